@@ -1,0 +1,173 @@
+"""The recipe: one tree that says everything about a run. Importing it loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from trainer.advantages.base import Advantage
+from trainer.engines.base import Engine, Sampling
+from trainer.filters.base import Filter
+from trainer.losses.base import Loss
+from trainer.models.base import Model
+from trainer.modifiers.base import Modifier
+from trainer.monitors.base import Monitor
+from trainer.plugin import Frozen
+from trainer.policies.base import Policy
+from trainer.prompts.base import Prompts
+from trainer.rewards.base import Reward
+from trainer.rollouts.base import Agent
+from trainer.weights.base import Publisher
+
+
+class Rollouts(Frozen):
+    """How many answers, from whom, how fresh."""
+
+    agent: Agent = Field("single_turn", validate_default=True)
+    groups_per_step: int = Field(8, gt=0)
+    """Prompts per optimiser step, over all processes."""
+    group_size: int = Field(8, gt=0)
+    """Answers per prompt."""
+    max_lag: int = Field(0, ge=0)
+    """How many versions old a rollout may be when it is trained on; 0 is synchronous."""
+    sampling: Sampling = Sampling()
+    filters: tuple[Filter, ...] = ()
+    filters_patience: int = Field(64, gt=0)
+    """Groups dropped in a row before the run stops with the histogram of reasons."""
+
+
+class Scoring(Frozen):
+    """The border around rewards."""
+
+    deadline: float = Field(10.0, gt=0)
+    """Seconds one rollout may take to score."""
+    workers: int = Field(2, gt=0)
+    """Worker processes for rule rewards."""
+    fault_budget: float = Field(0.1, ge=0, le=1)
+    """Share of failed samples, over the last `fault_window`, above which the run stops."""
+    fault_window: int = Field(256, gt=0)
+
+
+class Learner(Frozen):
+    """The optimiser step."""
+
+    lr: float = Field(1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    """Learning rate at the end of `linear` and `cosine`, as a share of `lr`."""
+    clip_norm: float | None = Field(1.0, gt=0)
+    epochs: int = Field(1, gt=0)
+    """Passes over each batch."""
+    minibatches: int = Field(1, gt=0)
+    """Optimiser updates per pass."""
+    token_budget: int = Field(16384, gt=0)
+    """Packed tokens per micro-batch: memory only, never the result."""
+    old_logprobs: Literal["auto", "recompute", "sampled"] = "auto"
+    """Denominator of the ratio. `sampled`: what the engine reported. `recompute`: a forward pass
+    before the update. `auto`: no pass at all where one update per batch makes the ratio 1 by
+    construction, else recompute."""
+    no_signal_steps: int = Field(20, ge=0)
+    """Steps in a row without any non-zero advantage before the run stops; 0 never stops."""
+
+
+class Reference(Frozen):
+    """The model a KL term compares with; loaded only if some plug-in needs it."""
+
+    kind: Literal["frozen", "ema"] = "frozen"
+    """`frozen`: the start weights (with LoRA: the adapter switched off). `ema`: follows."""
+    decay: float = Field(0.99, ge=0, lt=1)
+    """Share of the old reference kept at each update of an `ema`."""
+    every: int = Field(1, gt=0)
+    """Steps between updates of an `ema`."""
+
+
+class Evaluation(Frozen):
+    """Held-out prompts, sampled and greedy side by side."""
+
+    every: int = Field(0, ge=0)
+    """Steps between evaluations; 0: only before the first and after the last step."""
+    limit: int | None = Field(None, gt=0)
+    """At most this many held-out prompts."""
+    samples: int = Field(1, gt=0)
+    """Sampled answers per prompt: pass@k and maj@k for every k up to it."""
+    greedy: bool = True
+    temperature: float = Field(1.0, gt=0)
+    reward: Reward | None = None
+    """What to report; None takes the recipe's reward."""
+    name: str = "reward"
+    """What to call it: accuracy, mean IoU, ..."""
+
+
+class Checkpointing(Frozen):
+    every: int = Field(50, gt=0)
+    """Steps between checkpoints; the last step always has one."""
+    keep: int = Field(2, gt=0)
+    """Newest checkpoints kept."""
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Recipe(Frozen):
+    """One stage of one run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+    """Folder under `output`."""
+    description: str = ""
+    stage: str = "rl"
+    output: Path = Path("runs")
+    seed: int = 0
+    steps: int = Field(gt=0)
+    threads: int | None = Field(None, gt=0)
+    """CPU threads of torch; None leaves torch's choice."""
+    model: Model
+    policy: Policy = Field("causal_lm", validate_default=True)
+    engine: Engine = Field("hf", validate_default=True)
+    weights: Publisher = Field("in_process", validate_default=True)
+    prompts: Prompts
+    rollouts: Rollouts = Rollouts()
+    reward: Reward = Field("none", validate_default=True)
+    scoring: Scoring = Scoring()
+    advantage: Advantage = Field("grpo", validate_default=True)
+    loss: Loss = Field("ppo_clip", validate_default=True)
+    modifiers: tuple[Modifier, ...] = ()
+    reference: Reference = Reference()
+    learner: Learner = Learner()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpointing = Checkpointing()
+    monitors: Annotated[tuple[Monitor, ...], BeforeValidator(_listed)] = Field(
+        ("console", "jsonl"), validate_default=True
+    )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Batch fields that some plug-in needs filled before the update."""
+        found = self.advantage.needs | self.loss.needs
+        for modifier in self.modifiers:
+            found |= modifier.needs
+        return found
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        sampling, rollouts = self.rollouts.sampling, self.rollouts
+        if sampling.truncates_support and self.rollouts.agent.samples:
+            raise ValueError(
+                "rollouts.sampling: top_p, top_k and min_p cut tokens out of the sampling "
+                "distribution, so the importance ratio against the policy would be biased; set "
+                "top_p=1, top_k=0, min_p=0 for training (evaluation may use them)"
+            )
+        if sampling.temperature == 0 and rollouts.agent.samples:
+            raise ValueError("rollouts.sampling.temperature: greedy rollouts have no log-probs")
+        if rollouts.groups_per_step % self.learner.minibatches:
+            raise ValueError(
+                f"learner.minibatches: {self.learner.minibatches} does not divide "
+                f"rollouts.groups_per_step = {rollouts.groups_per_step}"
+            )
+        return self

@@ -1,0 +1,30 @@
+"""What a plug-in may use while it is open: `async with plugin.open(context)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.models.base import Model
+    from trainer.renderer import Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Facts of one process of one run; the same object is handed to every plug-in."""
+
+    folder: Path
+    """The run folder; rank 0 writes there."""
+    seed: int
+    total_steps: int
+    device: str
+    """`cpu`, `cuda:0`, ..."""
+    rank: int
+    world: int
+    """Number of trainer processes."""
+    model: Model
+    renderer: Renderer
+    resuming: bool = False
+    """True if an earlier attempt left state in `folder`: append, do not overwrite."""

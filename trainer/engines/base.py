@@ -1,0 +1,96 @@
+"""Contract of `engine:`: samples tokens, scores tokens, takes new weights."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from trainer.plugin import Frozen, Plugin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer.context import Context
+
+
+class Sampling(Frozen):
+    """How tokens are drawn."""
+
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy decoding."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    """0 keeps all."""
+    min_p: float = Field(0.0, ge=0, lt=1)
+    """Drop tokens under `min_p` times the most likely one."""
+    max_tokens: int = Field(256, gt=0)
+    """Longest reply, in tokens, end-of-turn included."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a reply; the reply keeps them."""
+
+    @property
+    def truncates_support(self) -> bool:
+        """True if some tokens cannot be drawn, so ratios against the full softmax are biased."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One continuation to sample. Requests with equal `tokens` share one prefill."""
+
+    tokens: list[int]
+    sampling: Sampling
+    seed: int
+    """Fixes the sample whatever else is in the batch."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
+    """Sort key inside a batch, e.g. (serial, member): makes batches reproducible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine returns for a request. A stop token is part of `tokens`."""
+
+    tokens: list[int]  # [n]
+    logprobs: list[float]  # [n] of the distribution the token was drawn from; greedy: temperature 1
+    version: list[int]  # [n]
+    finish: str
+    """stop | length | abort."""
+
+
+class Engine(Plugin):
+    """`sample` may be called many times at once; an engine batches what is pending."""
+
+    family: ClassVar[str] = "trainer.engines"
+
+    @asynccontextmanager
+    async def open(self, context: Context) -> AsyncIterator[None]:
+        """Brings the engine to life; entered and left once by `Run`."""
+        yield
+
+    async def sample(self, request: Request) -> Completion:
+        """Raises `EngineError` if the request cannot be served."""
+        raise NotImplementedError
+
+    async def logprobs(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
+        """Teacher-forced log-probs at temperature 1 of each (tokens, inputs) row:
+        [n - 1] numbers, of tokens 1..n-1."""
+        raise NotImplementedError
+
+    async def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Takes a full set of named weights (transformers' names); later tokens carry `version`."""
+        raise NotImplementedError
+
+    async def sleep(self) -> None:
+        """Gives accelerator memory back until `wake`; engines without this do nothing."""
+
+    async def wake(self) -> None:
+        """Undoes `sleep`."""
+
+    async def health(self) -> bool:
+        """True only if one token could really be generated."""
+        raise NotImplementedError

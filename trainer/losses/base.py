@@ -1,0 +1,46 @@
+"""Contract of `loss:`: per-action loss; the learner alone turns it into a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from trainer.plugin import Plugin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer.types import Batch, Evaluation
+
+Aggregation = Literal[
+    "token_mean",
+    "token_mean_local",
+    "seq_mean_token_mean",
+    "seq_mean_token_sum",
+    "seq_mean_token_sum_norm",
+    "token_sum_norm",
+    "seq_length_weighted",
+]
+
+
+class Loss(Plugin):
+    """`per_action, metrics = loss(evaluation, batch)`; metrics are [B, T], averaged over actions."""
+
+    family: ClassVar[str] = "trainer.losses"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Of {"old_logprobs", "ref_logprobs", "entropy", "values"}."""
+    zero_advantage_is_zero_gradient: ClassVar[bool] = False
+    """True lets the learner skip rows whose advantages are all 0: exact, and much faster late in
+    training."""
+
+    aggregation: Aggregation = "token_mean"
+    """How per-action losses become one number; see `trainer.ops.aggregation`."""
+    length_norm: int | None = Field(None, gt=0)
+    """L_max of `seq_mean_token_sum_norm` (Dr. GRPO) and L of `token_sum_norm`, in tokens.
+    None takes `rollouts.sampling.max_tokens`."""
+    local_rows: int = Field(8, gt=0)
+    """Rows whose tokens share a denominator in `token_mean_local` (TRL's `bnpo`)."""
+
+    def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        raise NotImplementedError

@@ -1,0 +1,182 @@
+"""Contract of an agent, and the recorder it writes to.
+
+An agent is one async function: it samples, appends what the world answers, or forks. The session
+records token ids exactly as they were sampled; text is never encoded a second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, ClassVar
+
+from trainer.engines.base import Engine, Request, Sampling
+from trainer.plugin import Plugin
+from trainer.types import Group, Prompt, Rollout, Span, Status
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from trainer.renderer import Rendered, Renderer
+
+
+class Session:
+    """A conversation being recorded.
+
+    Example: `session = Session.start(...); await session.sample(); session.append("tool", ...)`.
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        engine: Engine,
+        renderer: Renderer,
+        sampling: Sampling,
+        rollout: Rollout,
+        *,
+        seed: int,
+        member: int,
+        tip: int | None,
+    ):
+        self.prompt, self.engine, self.renderer, self.sampling = prompt, engine, renderer, sampling
+        self.rollout, self.seed, self.member, self.tip = rollout, seed, member, tip
+
+    @classmethod
+    def start(
+        cls,
+        prompt: Prompt,
+        engine: Engine,
+        renderer: Renderer,
+        sampling: Sampling,
+        *,
+        seed: int,
+        member: int,
+        rendered: Rendered | None = None,
+    ) -> Session:
+        """Opens a rollout with the prompt's messages. `rendered` spares rendering them again for
+        every member of a group."""
+        rendered = rendered or renderer.render(prompt.messages)
+        session = cls(
+            prompt, engine, renderer, sampling, Rollout(), seed=seed, member=member, tip=None
+        )
+        session._record("user", "data", rendered)
+        return session
+
+    @property
+    def tokens(self) -> list[int]:
+        """Every token from the root to here."""
+        spans = self.rollout.spans
+        return [t for i in self.rollout.path(self.tip) for t in spans[i].tokens]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Model inputs along the path, concatenated."""
+        return path_inputs(self.rollout, self.tip)
+
+    async def sample(self, sampling: Sampling | None = None) -> Span:
+        """Asks the engine for the next turn and records it; sets the rollout's status."""
+        sampling = sampling or self.sampling
+        key = (self.prompt.serial, self.member, len(self.rollout.spans))
+        reply = await self.engine.sample(
+            Request(
+                tokens=self.tokens,
+                sampling=sampling,
+                seed=seed_of(self.seed, *key),
+                inputs=self.inputs,
+                order=key,
+            )
+        )
+        if reply.finish != "stop":
+            self.rollout.status = (
+                Status.TRUNCATED if reply.finish == "length" else Status.ABORTED
+            )
+        n = len(reply.tokens)
+        text = self.renderer.decode(reply.tokens)
+        return self._add(
+            Span(
+                parent=self.tip,
+                role="assistant",
+                author="policy",
+                message=text,
+                tokens=list(reply.tokens),
+                sampled=[True] * n,
+                logprobs=list(reply.logprobs),
+                version=list(reply.version),
+            )
+        )
+
+    def append(self, role: str, author: str, content: Any) -> Span:
+        """Records a turn that the policy did not write (a tool's result, a user's reply)."""
+        rendered = self.renderer.render_more(({"role": role, "content": content},))
+        return self._record(role, author, rendered)
+
+    def fork(self) -> Session:
+        """A second session that continues from here in the same rollout."""
+        return Session(
+            self.prompt,
+            self.engine,
+            self.renderer,
+            self.sampling,
+            self.rollout,
+            seed=self.seed,
+            member=self.member,
+            tip=self.tip,
+        )
+
+    def _record(self, role: str, author: str, rendered: Rendered) -> Span:
+        n = len(rendered.tokens)
+        return self._add(
+            Span(
+                parent=self.tip,
+                role=role,
+                author=author,
+                message=rendered.text,
+                tokens=list(rendered.tokens),
+                sampled=[False] * n,
+                logprobs=[0.0] * n,
+                version=[-1] * n,
+                inputs=rendered.inputs,
+            )
+        )
+
+    def _add(self, span: Span) -> Span:
+        self.rollout.spans.append(span)
+        self.tip = len(self.rollout.spans) - 1
+        return span
+
+
+def seed_of(*key: int | str) -> int:
+    """A 63-bit seed from a key such as (run seed, serial, member, turn); stable across runs."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def path_inputs(rollout: Rollout, leaf: int | None) -> dict[str, Any]:
+    """Model inputs of a path. One span's tensors are passed through untouched, so rows that
+    share them can be told by identity; several are concatenated along dim 0."""
+    found = [rollout.spans[i].inputs for i in rollout.path(leaf) if rollout.spans[i].inputs]
+    if len(found) <= 1:
+        return found[0] if found else {}
+    import torch
+
+    return {name: torch.cat([inputs[name] for inputs in found]) for name in found[0]}
+
+
+class Agent(Plugin):
+    """Plays a prompt `group_size` times."""
+
+    family: ClassVar[str] = "trainer.rollouts"
+    samples: ClassVar[bool] = True
+    """False for agents that replay recorded answers: no engine is opened for them."""
+
+    async def play(
+        self,
+        prompt: Prompt,
+        engine: Engine,
+        renderer: Renderer,
+        sampling: Sampling,
+        *,
+        group_size: int,
+        seed: int,
+    ) -> Group:
+        """`seed` is the run's; a member's own seed comes from it, the serial and the member."""
+        raise NotImplementedError
