@@ -102,6 +102,8 @@ class Evaluation(Frozen):
     """What to report; None takes the recipe's reward."""
     name: str = "reward"
     """What to call it: accuracy, mean IoU, ..."""
+    threshold: float = 1.0
+    """An answer counts as right in pass@k from this value on."""
 
 
 class Checkpointing(Frozen):
@@ -109,6 +111,8 @@ class Checkpointing(Frozen):
     """Steps between checkpoints; the last step always has one."""
     keep: int = Field(2, gt=0)
     """Newest checkpoints kept."""
+    export: Literal["every", "last", "never"] = "last"
+    """When a checkpoint also holds `model/`, which transformers' `from_pretrained` loads."""
 
 
 def _listed(value: object) -> object:

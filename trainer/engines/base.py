@@ -72,6 +72,11 @@ class Engine(Plugin):
         """Brings the engine to life; entered and left once by `Run`."""
         yield
 
+    @property
+    def precision(self) -> str:
+        """`float32`, `bfloat16` or `float16`: what the engine computes in."""
+        return "float32"
+
     async def sample(self, request: Request) -> Completion:
         """Raises `EngineError` if the request cannot be served."""
         raise NotImplementedError

@@ -51,6 +51,16 @@ class Policy(Plugin):
         FSDP2 and DeepSpeed see one ordinary module."""
         raise NotImplementedError
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids the head scores."""
+        raise NotImplementedError
+
+    @property
+    def precision(self) -> str:
+        """`float32` or `bfloat16`: what the forward pass computes in."""
+        raise NotImplementedError
+
     def attach(self, module: nn.Module) -> None:
         """Takes the module back after accelerate wrapped it."""
         raise NotImplementedError

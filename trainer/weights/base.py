@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
+from trainer.errors import StaleWeights
 from trainer.plugin import Plugin
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
     from trainer.engines.base import Engine
     from trainer.policies.base import Policy
+    from trainer.renderer import Rendered
+
+    Row = tuple[list[int], dict[str, Any]]
+    """Token ids and model inputs."""
+
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.1}
 
 
 class Publisher(Plugin):
     family: ClassVar[str] = "trainer.weights"
 
-    tolerance: float | None = None
-    """Largest allowed |logprob(engine) - logprob(policy)| on the probe, in nats. None chooses by
-    dtype: 1e-4 for float32, 0.05 for half precision."""
+    tolerance: float | None = Field(None, gt=0)
+    """Largest allowed |logprob(engine) - logprob(policy)| on the probe, in nats. None: 1e-4 where
+    both compute in float32, 0.1 in half precision."""
 
-    async def publish(self, policy: Policy, engine: Engine, version: int) -> dict[str, float]:
-        """Transfers, then probes; raises `StaleWeights`. Returns numbers to log (gap, bytes)."""
+    async def publish(
+        self, policy: Policy, engine: Engine, version: int, probe: list[Row]
+    ) -> dict[str, float]:
+        """Transfers, then calls `prove`. Returns numbers to log."""
         raise NotImplementedError
+
+    async def prove(self, policy: Policy, engine: Engine, version: int, probe: list[Row]) -> float:
+        """Largest gap between both sides on the probe; raises `StaleWeights` above tolerance."""
+        theirs = await engine.logprobs(probe)
+        ours = await asyncio.to_thread(policy.probe, probe)
+        gap = max(
+            abs(a - b)
+            for row, other in zip(theirs, ours, strict=True)
+            for a, b in zip(row, other, strict=True)
+        )
+        limit = self.tolerance or max(_TOLERANCE[policy.precision], _TOLERANCE[engine.precision])
+        if not gap <= limit:
+            raise StaleWeights(
+                f"after the sync of version {version} the engine's log-probs differ from the "
+                f"policy's by {gap:.3g} nats on the probe (allowed: {limit:.3g}): it serves other "
+                "weights, or computes in another precision (then set weights.tolerance)"
+            )
+        return gap
+
+
+def probe_rows(prompt: Rendered, vocabulary: int, banned: Iterable[int], n: int = 24) -> list[Row]:
+    """Two fixed rows: a real prompt (with its images) followed by `n` ids spread over the
+    vocabulary, so that every part of a tied head is used, and those ids alone."""
+    allowed = sorted(set(range(vocabulary)) - set(banned))
+    stride = max(1, len(allowed) // n)
+    spread = [allowed[i * stride % len(allowed)] for i in range(n)]
+    return [([*prompt.tokens, *spread], prompt.inputs), (spread, {})]

@@ -1,0 +1,122 @@
+"""Scored groups (trees of spans) become one right-padded `Batch`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from trainer.rollouts.base import path_inputs
+from trainer.types import Batch, Group, Rollout
+
+_PADDING = {"turn": -1, "version": -1}
+
+
+def collate(groups: Sequence[Group]) -> Batch:
+    """One row per root-to-leaf path with a sampled token, of every rollout that has a value.
+
+    A rollout whose score is None leaves the batch, hence the statistics of its group. If nothing
+    is left, the first rollout stays with an empty mask, so that this process still takes part in
+    collective work. Raises ValueError for an empty list.
+    """
+    rows = _Rows()
+    number = 0
+    for index, group in enumerate(groups):
+        for rollout in group.rollouts:
+            if rollout.score is not None and rollout.score.value is not None:
+                rows.add(rollout, index, number)
+            number += 1
+    if not rows.group:
+        rows.add(groups[0].rollouts[0], 0, 0)
+        rows.columns["mask"] = [torch.zeros_like(mask) for mask in rows.columns["mask"]]
+        rows.columns["rewards"] = [torch.zeros_like(r) for r in rows.columns["rewards"]]
+    return rows.batch()
+
+
+class _Rows:
+    def __init__(self) -> None:
+        names = ("tokens", "mask", "turn", "version", "rewards", "weight", "sampled_logprobs")
+        self.columns: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.group: list[int] = []
+        self.rollout: list[int] = []
+        self.inputs: list[dict[str, Any]] = []
+        self.parts: list[dict[str, float | None]] = []
+
+    def add(self, rollout: Rollout, group: int, number: int) -> None:
+        paths = [
+            path
+            for path in map(rollout.path, rollout.leaves())
+            if any(any(rollout.spans[i].sampled) for i in path)
+        ]
+        shares = Counter(i for path in paths for i in path)
+        for path in paths:
+            for name, values in _row(rollout, path, shares).items():
+                self.columns[name].append(values)
+            self.group.append(group)
+            self.rollout.append(number)
+            self.inputs.append(path_inputs(rollout, path[-1]))
+            self.parts.append(rollout.score.parts if rollout.score else {})
+
+    def batch(self) -> Batch:
+        padded = {
+            name: pad_sequence(values, batch_first=True, padding_value=_PADDING.get(name, 0))
+            for name, values in self.columns.items()
+        }
+        part_names = sorted({name for parts in self.parts for name in parts})
+        return Batch(
+            **padded,
+            length=torch.tensor([len(tokens) for tokens in self.columns["tokens"]]),
+            group=torch.tensor(self.group),
+            rollout=torch.tensor(self.rollout),
+            inputs=tuple(self.inputs),
+            parts={
+                name: torch.tensor([_or_nan(parts.get(name)) for parts in self.parts])
+                for name in part_names
+            },
+        )
+
+
+def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, Tensor]:
+    """[T] columns of one path. The outcome lands on the last sampled token."""
+    score = rollout.score
+    tokens: list[int] = []
+    mask: list[bool] = []
+    turns: list[int] = []
+    version: list[int] = []
+    logprobs: list[float] = []
+    weight: list[float] = []
+    rewards: list[float] = []
+    turn = -1
+    for index in path:
+        span = rollout.spans[index]
+        turn += any(span.sampled)
+        tokens += span.tokens
+        mask += span.sampled
+        version += span.version
+        logprobs += span.logprobs
+        turns += [turn if own else -1 for own in span.sampled]
+        weight += [1 / shares[index]] * len(span.tokens)
+        earned = list(score.tokens.get(index, ())) if score else []
+        earned = earned or [0.0] * len(span.tokens)
+        if score and index in score.spans and earned:
+            earned[-1] += score.spans[index]
+        rewards += earned
+    if score and score.value is not None:
+        rewards[max(t for t, own in enumerate(mask) if own)] += score.value
+    return {
+        "tokens": torch.tensor(tokens),
+        "mask": torch.tensor(mask),
+        "turn": torch.tensor(turns),
+        "version": torch.tensor(version),
+        "rewards": torch.tensor(rewards, dtype=torch.float32),
+        "weight": torch.tensor(weight, dtype=torch.float32),
+        "sampled_logprobs": torch.tensor(logprobs, dtype=torch.float32),
+    }
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

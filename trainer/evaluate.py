@@ -1,0 +1,132 @@
+"""Held-out prompts through the same engine and rewards: sampled and greedy side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainer.ops.statistics import bootstrap, majority, pass_at_k
+from trainer.ops.text import last_answer
+from trainer.summarize import lean
+from trainer.types import Group, Prompt, Rollout
+
+if TYPE_CHECKING:
+    from trainer.engines.base import Sampling
+    from trainer.run import Run
+
+EXAMPLES = 3
+
+
+async def evaluate(run: Run, step: int) -> dict[str, float]:
+    """Evaluates if `step` is due; {} otherwise. Tables go to the monitors."""
+    config = run.recipe.evaluation
+    last = step == run.recipe.steps
+    due = step == 0 or last or (config.every > 0 and step % config.every == 0)
+    if not due or not run.heldout or not run.recipe.rollouts.agent.samples:
+        return {}
+    table = await measure(run, step)
+    run.monitors.evaluation(step, table)
+    report = {f"heldout/{config.name}": table["sampled"]["mean"]}
+    if table["greedy"]:
+        report[f"heldout/{config.name}_greedy"] = table["greedy"]["mean"]
+    return report
+
+
+async def measure(run: Run, step: int) -> dict[str, Any]:
+    """The table of one evaluation.
+
+    Keys: step, name, sampled and greedy {mean, low, high, n} (95 % bootstrap over prompts; greedy
+    may be None), "pass@k" and "maj@k" {k: {...}} for k = 1, 2, 4, ... up to `samples`, examples.
+    Unscored answers are left out; a prompt without any scored answer does not count.
+    """
+    config, sampling = run.recipe.evaluation, run.recipe.rollouts.sampling
+    drawn = sampling.model_copy(update={"temperature": config.temperature})
+    sampled = await _play(run, drawn, config.samples, "sampled")
+    greedy = None
+    if config.greedy:
+        argmax = sampling.model_copy(update={"temperature": 0.0})
+        greedy = await _play(run, argmax, 1, "greedy")
+    table = {
+        "step": step,
+        "name": config.name,
+        "sampled": bootstrap(_means(sampled)),
+        "greedy": bootstrap(_means(greedy)) if greedy else None,
+        "pass@k": {},
+        "maj@k": {},
+        "examples": _examples(sampled, greedy),
+    }
+    for k in _powers(config.samples):
+        rows = [g for group in sampled if len(g := _scored(group)) == config.samples]
+        if rows:
+            right = [sum(r.score.value >= config.threshold for r in row) for row in rows]
+            table["pass@k"][k] = bootstrap([pass_at_k(config.samples, c, k) for c in right])
+            table["maj@k"][k] = bootstrap([_majority(row, k) for row in rows])
+    return table
+
+
+async def _play(run: Run, sampling: Sampling, size: int, kind: str) -> list[Group]:
+    """Scored groups of all held-out prompts, each process taking its share."""
+    share = run.heldout[run.distributed.rank :: run.distributed.world]
+
+    async def one(prompt: Prompt) -> Group:
+        group = await run.recipe.rollouts.agent.play(
+            prompt,
+            run.recipe.engine,
+            run.context.renderer,
+            sampling,
+            group_size=size,
+            seed=run.recipe.seed,
+        )
+        await run.evaluation_scorer.score_group(group, run.step)
+        return group
+
+    groups = await asyncio.gather(*(one(prompt) for prompt in share))
+    gathered = await asyncio.to_thread(run.distributed.gather_objects, lean(groups))
+    merged = [group for part in gathered for group in part]
+    return sorted(merged, key=lambda group: group.prompt.serial, reverse=True)
+
+
+def _scored(group: Group) -> list[Rollout]:
+    return [r for r in group.rollouts if r.score is not None and r.score.value is not None]
+
+
+def _means(groups: Sequence[Group]) -> list[float]:
+    rows = [_scored(group) for group in groups]
+    return [sum(r.score.value for r in row) / len(row) for row in rows if row]
+
+
+def _majority(row: Sequence[Rollout], k: int) -> float:
+    answers = [last_answer(r.reply) or r.reply for r in row]
+    return majority(answers, [r.score.value for r in row], k)
+
+
+def _powers(n: int) -> list[int]:
+    powers = [1]
+    while powers[-1] * 2 <= n:
+        powers.append(powers[-1] * 2)
+    return powers if powers[-1] == n else [*powers, n]
+
+
+def _examples(sampled: Sequence[Group], greedy: Sequence[Group] | None) -> list[dict[str, Any]]:
+    rows = []
+    for index, group in enumerate(sampled[:EXAMPLES]):
+        first = group.rollouts[0]
+        rows.append(
+            {
+                "prompt": question(group.prompt),
+                "answer": group.prompt.answer,
+                "sampled": first.reply,
+                "greedy": greedy[index].rollouts[0].reply if greedy else None,
+                "reward": first.score.value if first.score else None,
+            }
+        )
+    return rows
+
+
+def question(prompt: Prompt) -> str:
+    """Text of the last user message; images show as [image]."""
+    content = next(m["content"] for m in reversed(prompt.messages) if m["role"] == "user")
+    if isinstance(content, str):
+        return content
+    return " ".join(p["text"] if p["type"] == "text" else f"[{p['type']}]" for p in content)

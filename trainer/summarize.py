@@ -1,0 +1,78 @@
+"""Numbers of a step that describe its rollouts: rewards, lengths, faults, staleness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean, pstdev
+
+from trainer.types import Group, Status
+
+
+def lean(groups: Sequence[Group]) -> list[Group]:
+    """Copies without tensors and images, small enough to send between processes and to log."""
+    return [
+        Group(
+            replace(group.prompt, messages=tuple(map(_without_images, group.prompt.messages))),
+            [
+                replace(rollout, spans=[replace(span, inputs={}) for span in rollout.spans])
+                for rollout in group.rollouts
+            ],
+        )
+        for group in groups
+    ]
+
+
+def summarize(groups: Sequence[Group], dropped: Sequence[Group], version: int) -> dict[str, float]:
+    """`version`: of the weights before the update, so lag 0 is on-policy.
+
+    Reward figures are over scored rollouts only; a step without any has none of them.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    scored = [r for r in rollouts if r.score is not None and r.score.value is not None]
+    values = [r.score.value for r in scored]
+    lengths = [len(r.completion) for r in rollouts]
+    lags = [version - v for r in rollouts for s in r.spans for v in s.version if v >= 0]
+    report: dict[str, float] = {
+        "rollout/count": len(rollouts),
+        "rollout/length_mean": fmean(lengths),
+        "rollout/length_max": max(lengths),
+        "rollout/truncated": _share(r.status is Status.TRUNCATED for r in rollouts),
+        "rollout/unscored": 1 - len(scored) / len(rollouts),
+        "rollout/lag_max": max(lags, default=0),
+        "group/zero_variance": _share(_one_value(group) for group in groups),
+        "group/dropped": len(dropped),
+    }
+    for status, count in Counter(r.status for r in rollouts).items():
+        if status not in (Status.OK, Status.TRUNCATED):
+            report[f"rollout/{status}"] = count / len(rollouts)
+    if values:
+        report["reward/mean"] = fmean(values)
+        report["reward/std"] = pstdev(values)
+    for name in sorted({name for r in scored for name in r.score.parts}):
+        part = [p for r in scored if (p := r.score.parts.get(name)) is not None]
+        if part:
+            report[f"reward/{name}"] = fmean(part)
+    return report
+
+
+def _one_value(group: Group) -> bool:
+    values = {r.score.value for r in group.rollouts if r.score and r.score.value is not None}
+    return len(values) <= 1
+
+
+def _share(flags: Iterable[bool]) -> float:
+    return fmean(map(float, flags))
+
+
+def _without_images(message: dict) -> dict:
+    content = message["content"]
+    if isinstance(content, str):
+        return message
+    return message | {
+        "content": [
+            {"type": "image"} if part.get("type") == "image" else part for part in content
+        ]
+    }
+
