@@ -1,0 +1,33 @@
+SHELL := /bin/bash
+VENV ?= .venv
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check schema clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## make .venv and install what a run needs
+	@scripts/setup.sh
+
+demo: setup ## train a tiny language model and a tiny vision-language model, from nothing, on a CPU
+	$(VENV)/bin/cohort train recipes/quickstart_text.yaml --fresh
+	$(VENV)/bin/cohort train recipes/quickstart_vision.yaml --fresh
+
+test: ## set up and run every test
+	@scripts/setup.sh dev
+	$(VENV)/bin/python -m pytest -q --durations=10
+
+check: ## lint, format and types
+	@scripts/setup.sh dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+schema: setup ## recipe.schema.json, for editors
+	$(VENV)/bin/cohort schema > recipe.schema.json
+
+clean: ## remove what the tools leave behind; .venv and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis recipe.schema.json
+	find trainer tests -name __pycache__ -type d -prune -exec rm -rf {} +

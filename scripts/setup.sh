@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Makes .venv and installs Cohort in it: `scripts/setup.sh` to run, `scripts/setup.sh dev` to test.
+# Safe to call again and again: an unchanged installation is recognised, a broken one is finished.
+#
+#   PYTHON=python3.12          interpreter to build on (default: python3, if it is 3.11 to 3.13)
+#   VENV=.venv                 where to install
+#   COHORT_TORCH_INDEX=<url>   where pip finds the CPU build of torch, if your index does not have it
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+extra="${1:-}"
+venv="${VENV:-.venv}"
+pins=configs/pins/cpu.txt
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }
+
+find_python() {
+  local found=""
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+    command -v "$candidate" >/dev/null || continue
+    if fits "$candidate"; then command -v "$candidate"; return; fi
+    found="$found $candidate=$("$candidate" -V 2>&1)"
+  done
+  die "needs Python 3.11, 3.12 or 3.13; found:${found:- none}. Install one, or name it: PYTHON=/path/to/python3.12"
+}
+
+# What an installation depends on; a stamp with the same sum means that nothing is left to do.
+sum="$(cat pyproject.toml "$pins" scripts/setup.sh | cksum | cut -d' ' -f1)"
+stamped() { [ "$(cat "$venv/.cohort$1" 2>/dev/null)" = "$sum" ] && [ -x "$venv/bin/cohort" ]; }
+if stamped -dev || { [ -z "$extra" ] && stamped ""; }; then exit 0; fi
+
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+  python="$(find_python)"
+  say "making $venv with $("$python" -V)"
+  rm -rf "$venv"
+  "$python" -m venv "$venv" ||
+    die "'$python -m venv' failed; on Debian and Ubuntu install the package python3-venv"
+fi
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+# The default build of torch brings some GB of CUDA libraries: without a GPU prefer the CPU build.
+torch="$(grep '^torch==' "$pins")"
+if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+  if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
+    say "installing $torch for this machine's GPU"
+    pip install -q -c "$pins" "$torch"
+  else
+    say "installing $torch, CPU build where the index has one"
+    pip install -q -c "$pins" ${COHORT_TORCH_INDEX:+--extra-index-url "$COHORT_TORCH_INDEX"} \
+      "$torch+cpu" 2>/dev/null || pip install -q -c "$pins" "$torch"
+  fi
+fi
+
+say "installing cohort-rl${extra:+[$extra]} (versions tested together: $pins)"
+pip install -q -c "$pins" -e ".${extra:+[$extra]}"
+echo "$sum" >"$venv/.cohort${extra:+-$extra}"
+say "ready: $venv/bin/cohort --help"

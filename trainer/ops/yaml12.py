@@ -1,0 +1,109 @@
+"""YAML 1.2's core scalars on top of PyYAML, which speaks 1.1: there `no` is False, `1e-5` a string,
+`010` is 8, `1:30` is 90, and the second of two equal keys wins silently."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from trainer.errors import ConfigError
+
+
+class Section(dict[Any, Any]):
+    """A mapping that remembers where each of its keys was written."""
+
+    def __init__(self, items: Any = (), *, where: dict[Any, str] | None = None):
+        super().__init__(items)
+        self.where = dict(where or {})
+        """{key: "file:line"}."""
+
+
+CORE = (
+    ("null", re.compile(r"~|null|Null|NULL|"), "~nN\0"),
+    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("int", re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"), "-+0123456789"),
+    (
+        "float",
+        re.compile(
+            r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+        ),
+        "-+.0123456789",
+    ),
+)
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    table: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for name, pattern, first in CORE:
+        whole = re.compile(rf"(?:{pattern.pattern})\Z")
+        for letter in first:
+            table.setdefault(letter.replace("\0", ""), []).append(
+                (f"tag:yaml.org,2002:{name}", whole)
+            )
+    return table
+
+
+class Loader(yaml.SafeLoader):
+    """Refuses duplicate keys; every mapping is a `Section`."""
+
+    yaml_implicit_resolvers = _resolvers()
+    source = ""
+
+    def _mapping(self, node: yaml.MappingNode) -> Section:
+        section = Section()
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if isinstance(key, (dict, list)):
+                raise ConfigError(f"{self.source}:{line}: a key must be a plain word, got {key!r}")
+            if key in section:
+                raise ConfigError(
+                    f"{self.source}:{line}: key {key!r} is given twice, first at "
+                    f"{section.where[key]}; keep one"
+                )
+            section.where[key] = f"{self.source}:{line}"
+            section[key] = self.construct_object(value_node, deep=True)
+        return section
+
+    def _int(self, node: yaml.ScalarNode) -> int:
+        text = node.value
+        return (
+            int(text, 8) if text[:2] == "0o" else int(text, 16) if text[:2] == "0x" else int(text)
+        )
+
+    def _float(self, node: yaml.ScalarNode) -> float:
+        return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+Loader.yaml_constructors = yaml.SafeLoader.yaml_constructors | {
+    "tag:yaml.org,2002:map": Loader._mapping,
+    "tag:yaml.org,2002:int": Loader._int,
+    "tag:yaml.org,2002:float": Loader._float,
+}
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes what `Loader` would not read as a string."""
+
+    yaml_implicit_resolvers = _resolvers()
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
+        return super().increase_indent(flow, False)
+
+
+def parse(text: str, source: str) -> Any:
+    """The value of a YAML document; ConfigError names `source` and the line."""
+    loader = Loader(text)
+    loader.source = source
+    try:
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{source}{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not YAML: {error}") from None
+    finally:
+        loader.dispose()
