@@ -38,7 +38,8 @@ class Buffer:
         """Why groups were dropped, over the whole run."""
         self.dropped: list[Group] = []
         """Dropped since the last `take`, for curricula and logs."""
-        self._free = (max_lag + 1) * groups_per_step
+        self.slots = (max_lag + 1) * groups_per_step
+        self._free = self.slots
         self._held = 0
         self._dropped_in_a_row = 0
         self._entries: dict[int, _Entry] = {}

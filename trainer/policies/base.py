@@ -52,6 +52,11 @@ class Policy(Plugin):
         raise NotImplementedError
 
     @property
+    def bare_module(self) -> nn.Module:
+        """`module` without accelerate's wrappers: its parameter names go into checkpoints."""
+        raise NotImplementedError
+
+    @property
     def vocabulary(self) -> int:
         """Number of token ids the head scores."""
         raise NotImplementedError

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from trainer.summarize import lean, summarize
+from trainer.types import Status
+
+
+def test_numbers_of_a_step(make_group):
+    first = make_group(values=(1.0, 0.0), version=3)
+    second = make_group(serial=1, values=(None, 0.5), version=4)
+    second.rollouts[0].status = Status.TRUNCATED
+    first.rollouts[0].score.parts = {"format": 1.0}
+    report = summarize([first, second], dropped=[first], version=4)
+    assert report["rollout/count"] == 4
+    assert report["rollout/length_mean"] == 1.5
+    assert report["rollout/length_max"] == 2
+    assert report["rollout/truncated"] == 0.25
+    assert report["rollout/unscored"] == 0.25
+    assert report["rollout/lag_max"] == 1
+    assert report["group/zero_variance"] == 0.5
+    assert report["group/dropped"] == 1
+    assert report["reward/mean"] == pytest.approx(0.5)
+    assert report["reward/format"] == 1.0
+
+
+def test_nothing_scored_has_no_reward(make_group):
+    report = summarize([make_group(values=(None, None))], dropped=[], version=0)
+    assert "reward/mean" not in report
+    assert report["rollout/unscored"] == 1
+
+
+def test_lean_copies_drop_tensors_and_images(make_group):
+    group = make_group()
+    group.rollouts[0].spans[0].inputs = {"pixel_values": torch.zeros(1)}
+    (copy,) = lean([group])
+    assert copy.rollouts[0].spans[0].inputs == {}
+    assert group.rollouts[0].spans[0].inputs
+    assert copy.rollouts[0].score is group.rollouts[0].score

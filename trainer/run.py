@@ -1,0 +1,248 @@
+"""Opens everything a run needs, and closes it in reverse order, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainer.buffer import Buffer
+from trainer.checkpoint import Checkpoints, seed_everything
+from trainer.clock import Clock
+from trainer.context import Context
+from trainer.distributed import Distributed
+from trainer.errors import ConfigError, DataError
+from trainer.learner import Learner
+from trainer.monitoring import Monitors
+from trainer.reference import ReferenceModel
+from trainer.run_folder import prepare_folder
+from trainer.run_state import load_run, own_state, save_run
+from trainer.scoring import Scorer
+from trainer.signal import SignalWatch
+from trainer.summarize import lean
+from trainer.weights.base import probe_rows
+
+if TYPE_CHECKING:
+    from trainer.config import Recipe
+    from trainer.prompts.base import Stream
+    from trainer.types import Batch, Group, Prompt
+    from trainer.weights.base import Row
+
+
+@dataclass
+class Run:
+    """The live parts of one stage of one recipe, on one process.
+
+    `step` counts finished updates; it is also the version of the published weights.
+    """
+
+    recipe: Recipe
+    context: Context
+    distributed: Distributed
+    learner: Learner
+    reference: ReferenceModel | None
+    scorer: Scorer
+    evaluation_scorer: Scorer
+    buffer: Buffer
+    stream: Stream
+    heldout: Sequence[Prompt]
+    monitors: Monitors
+    checkpoints: Checkpoints
+    probe: list[Row]
+    clock: Clock = field(default_factory=Clock)
+    signal: SignalWatch = field(init=False)
+    step: int = 0
+    replay: list[Prompt] = field(default_factory=list)
+    """Prompts that were in flight when the checkpoint was written: they start first."""
+
+    def __post_init__(self) -> None:
+        self.signal = SignalWatch(self.recipe.learner.no_signal_steps)
+        self._began = time.perf_counter()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, recipe: Recipe, *, fresh: bool = False, resume: bool = True
+    ) -> AsyncIterator[Run]:
+        """Resources for `recipe`, restored from its newest whole checkpoint unless `fresh`.
+
+        Raises `ConfigError` if the folder holds a run of another recipe.
+        """
+        async with AsyncExitStack() as stack:
+            if recipe.threads:
+                torch.set_num_threads(recipe.threads)
+            distributed = Distributed.start()
+            stack.callback(distributed.close)
+            seed_everything(recipe.seed, distributed.rank)
+            folder = prepare_folder(recipe, distributed, fresh=fresh)
+            checkpoints = Checkpoints(folder, recipe.checkpoint.keep)
+            context = Context(
+                folder=folder,
+                seed=recipe.seed,
+                total_steps=recipe.steps,
+                device=str(distributed.device),
+                rank=distributed.rank,
+                world=distributed.world,
+                model=recipe.model,
+                renderer=recipe.model.renderer(),
+                resuming=bool(checkpoints.steps()),
+            )
+            monitors = await stack.enter_async_context(
+                Monitors.open(recipe.monitors if distributed.is_main else (), context, recipe)
+            )
+            checkpoints.note = monitors.note
+            monitors.note(f"loading the model ({recipe.model.name()}) on {context.device}")
+            await stack.enter_async_context(recipe.policy.open(context))
+            if recipe.rollouts.agent.samples:
+                await stack.enter_async_context(recipe.engine.open(context))
+            await stack.enter_async_context(recipe.reward.open(context))
+            reference = None
+            if "ref_logprobs" in recipe.needs:
+                reference = ReferenceModel(recipe.policy, recipe.reference)
+            run = cls(
+                recipe=recipe,
+                context=context,
+                distributed=distributed,
+                learner=Learner(recipe, recipe.policy, reference, distributed),
+                reference=reference,
+                **await _scorers(stack, recipe, context),
+                buffer=_buffer(recipe, distributed),
+                stream=recipe.prompts.stream(recipe.seed),
+                heldout=recipe.prompts.heldout(recipe.evaluation.limit),
+                monitors=monitors,
+                checkpoints=checkpoints,
+                probe=_probe(recipe, context),
+            )
+            if resume and (step := checkpoints.latest()) is not None:
+                load_run(run, step)
+                monitors.note(f"continuing after step {step} of {recipe.steps}")
+            monitors.truncate_after(run.step)
+            yield run
+
+    def steps(self) -> Iterator[int]:
+        """Numbers of the steps still to do, 1-based. `step` moves on inside the loop's `update`."""
+        yield from range(self.step + 1, self.recipe.steps + 1)
+
+    def next_prompt(self) -> Prompt:
+        """The next prompt of this process: every `world`-th of the one global stream."""
+        if self.replay:
+            return self.replay.pop(0)
+        while True:
+            prompt = next(self.stream)
+            if prompt.serial % self.distributed.world == self.distributed.rank:
+                return prompt
+
+    async def take(self) -> list[Group]:
+        """The groups of this step that belong to this process, by serial."""
+        return await self.buffer.take()
+
+    async def annotate(self, batch: Batch) -> Batch:
+        """Fills what plug-ins need (old and reference log-probs), then the advantages."""
+        with self.clock.main("logprob"):
+            batch = await asyncio.to_thread(self.learner.annotate, batch)
+            return self.learner.advantage(batch)
+
+    async def update(self, batch: Batch) -> dict[str, float]:
+        """The optimiser's update, off the event loop, so that rollouts go on beside it."""
+        with self.clock.main("train"):
+            report = await asyncio.to_thread(self.learner.update, batch, self.step + 1)
+            self.step += 1
+            if self.reference is not None:
+                await asyncio.to_thread(self.reference.after_step, self.step)
+        return report
+
+    async def gather(self, groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+        """(trained, dropped) groups of all processes by serial, without tensors."""
+        own = lean(groups), lean(self.buffer.drain_dropped())
+        parts = await asyncio.to_thread(self.distributed.gather_objects, own)
+        trained, dropped = (
+            sorted((g for part in parts for g in part[i]), key=lambda g: g.prompt.serial)
+            for i in (0, 1)
+        )
+        return trained, dropped
+
+    def observe(self, groups: list[Group], dropped: list[Group], learned: bool) -> None:
+        """Feeds curricula, in serial order on every process, and watches for silence."""
+        for group in sorted(groups + dropped, key=lambda g: g.prompt.serial):
+            self.stream.observe(group)
+        self.signal.observe(groups, learned)
+
+    async def publish(self) -> dict[str, float]:
+        """Brings the weights of `step` into the engine and proves it."""
+        if not self.recipe.rollouts.agent.samples:
+            return {}
+        recipe = self.recipe
+        with self.clock.main("sync"):
+            return await recipe.weights.publish(recipe.policy, recipe.engine, self.step, self.probe)
+
+    def log(self, report: dict[str, Any], groups: Sequence[Group]) -> None:
+        """`report` is a function of the recipe; wall-clock figures go separately."""
+        phases = self.clock.lap()
+        took = sum(phases.values())
+        tokens = sum(len(r.completion) for g in groups for r in g.rollouts)
+        timing = {f"time/{name}": seconds for name, seconds in phases.items()}
+        timing |= {"time/step": took, "time/total": time.perf_counter() - self._began}
+        timing["tokens_per_second"] = tokens / took
+        self.monitors.rollouts(self.step, list(groups))
+        self.monitors.log(self.step, report | self.scorer.report(), timing)
+
+    async def save(self) -> None:
+        """Writes a checkpoint if one is due."""
+        last = self.step == self.recipe.steps
+        if last or self.step % self.recipe.checkpoint.every == 0:
+            with self.clock.main("save"):
+                await asyncio.to_thread(save_run, self, own_state(self))
+
+    async def release(self) -> None:
+        """Lets the prompts of the next step start."""
+        await self.buffer.release()
+
+
+def _buffer(recipe: Recipe, distributed: Distributed) -> Buffer:
+    rollouts = recipe.rollouts
+    if rollouts.groups_per_step % distributed.world:
+        raise ConfigError(
+            f"rollouts.groups_per_step: {rollouts.groups_per_step} cannot be shared evenly by "
+            f"{distributed.world} processes; make it a multiple"
+        )
+    share = rollouts.groups_per_step // distributed.world
+    return Buffer(share, rollouts.max_lag, rollouts.filters_patience)
+
+
+async def _scorers(stack: AsyncExitStack, recipe: Recipe, context: Context) -> dict[str, Scorer]:
+    """The training scorer, and the one of evaluations where that has a reward of its own."""
+    engine = recipe.engine if recipe.rollouts.agent.samples else None
+
+    async def scorer(reward: Any) -> Scorer:
+        opened = Scorer.open(
+            reward,
+            recipe.scoring,
+            seed=recipe.seed,
+            total_steps=recipe.steps,
+            engine=engine,
+            renderer=context.renderer,
+        )
+        return await stack.enter_async_context(opened)
+
+    training = await scorer(recipe.reward)
+    measured = recipe.evaluation.reward
+    if measured is None:
+        return {"scorer": training, "evaluation_scorer": training}
+    await stack.enter_async_context(measured.open(context))
+    return {"scorer": training, "evaluation_scorer": await scorer(measured)}
+
+
+def _probe(recipe: Recipe, context: Context) -> list[Row]:
+    if not recipe.rollouts.agent.samples:
+        return []
+    prompts = recipe.prompts.heldout(1) or [next(recipe.prompts.stream(recipe.seed))]
+    if not prompts:
+        raise DataError("prompts: no rows")
+    rendered = context.renderer.render(prompts[0].messages)
+    return probe_rows(rendered, recipe.policy.vocabulary, context.renderer.banned_ids)

@@ -1,0 +1,47 @@
+"""The stages of a recipe, in order: each starts from the weights the one before it exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.checkpoint import Checkpoints
+from trainer.config import Recipe
+from trainer.curves import draw_curves
+from trainer.errors import CheckpointError
+from trainer.loop import train
+from trainer.models.pretrained import Pretrained
+from trainer.run_folder import folder_of
+
+
+async def run_stages(recipes: Sequence[Recipe], *, fresh: bool = False) -> Path:
+    """Trains what is not finished yet; returns the folder of the last stage.
+
+    `fresh` starts every stage anew. A single later stage (`--stage rl`) needs the earlier ones'
+    exported weights only if its recipe follows them in the same call.
+    """
+    previous: Recipe | None = None
+    for stage in recipes:
+        recipe = stage if previous is None else _continuing(stage, previous)
+        await train(recipe, fresh=fresh)
+        draw_curves(folder_of(recipe))
+        previous = recipe
+    return folder_of(recipes[-1])
+
+
+def exported(recipe: Recipe) -> Path:
+    """The `model/` folder of a stage's newest checkpoint; raises `CheckpointError` if none."""
+    folder = folder_of(recipe)
+    checkpoints = Checkpoints(folder, recipe.checkpoint.keep)
+    step = checkpoints.latest()
+    model = checkpoints.path(step) / "model" if step is not None else None
+    if model is None or not model.is_dir():
+        raise CheckpointError(
+            f"stage {recipe.stage!r} left no exported model in {folder}; set "
+            "checkpoint.export: last and let it finish"
+        )
+    return model
+
+
+def _continuing(recipe: Recipe, previous: Recipe) -> Recipe:
+    return recipe.model_copy(update={"model": Pretrained(path=str(exported(previous)))})
