@@ -139,7 +139,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-class writing:  # noqa: N801 - reads as a statement: `with writing(path):`
+class writing:
     """Turns an OSError into a `CheckpointError` that says what to do; removes the draft."""
 
     def __init__(self, draft: Path):
@@ -181,7 +181,7 @@ def random_state() -> dict[str, Any]:
     """Of python, numpy, torch and, where present, every CUDA device."""
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 - the global state is what libraries use
+        "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -189,7 +189,7 @@ def random_state() -> dict[str, Any]:
 
 def restore_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
+    np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -198,7 +198,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 def seed_everything(seed: int, rank: int) -> None:
     """Python, numpy and torch; each rank has its own stream (dropout), models do not use it."""
     random.seed(seed + rank)
-    np.random.seed((seed + rank) % 2**32)  # noqa: NPY002
+    np.random.seed((seed + rank) % 2**32)
     torch.manual_seed(seed + rank)
 
 

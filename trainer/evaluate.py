@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import CheckpointError, ConfigError
+from trainer.models.pretrained import Pretrained
 from trainer.ops.statistics import bootstrap, majority, pass_at_k
 from trainer.ops.text import last_answer
+from trainer.run import Run
+from trainer.run_state import load_policy
 from trainer.summarize import lean
 from trainer.types import Group, Prompt, Rollout
 
 if TYPE_CHECKING:
+    from trainer.config import Recipe
     from trainer.engines.base import Sampling
-    from trainer.run import Run
 
 EXAMPLES = 3
 
@@ -31,6 +36,39 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
     if table["greedy"]:
         report[f"heldout/{config.name}_greedy"] = table["greedy"]["mean"]
     return report
+
+
+async def evaluate_checkpoint(recipe: Recipe, checkpoint: str = "latest") -> dict[str, Any]:
+    """The table of a finished or interrupted run; nothing in its folder changes.
+
+    `checkpoint`: `latest`, a step, `start` (the recipe's start weights), or a model folder that
+    transformers' `from_pretrained` loads. Raises `CheckpointError` if there is no such checkpoint.
+    """
+    if not recipe.rollouts.agent.samples:
+        raise ConfigError(f"stage {recipe.stage!r} replays recorded answers: nothing to evaluate")
+    if Path(checkpoint).is_dir():
+        recipe = recipe.model_copy(update={"model": Pretrained(path=checkpoint)})
+        checkpoint = "start"
+    async with Run.open(recipe, training=False) as run:
+        if checkpoint != "start":
+            run.step = _step(run, checkpoint)
+            load_policy(recipe.policy, run.checkpoints.path(run.step))
+        await run.publish()
+        return await measure(run, run.step)
+
+
+def _step(run: Run, checkpoint: str) -> int:
+    found = run.checkpoints.steps()
+    if checkpoint == "latest":
+        step = run.checkpoints.latest()
+    else:
+        step = int(checkpoint) if checkpoint.isdigit() else None
+    if step not in found:
+        raise CheckpointError(
+            f"no checkpoint {checkpoint!r} in {run.checkpoints.folder}; there are: "
+            f"{', '.join(map(str, found)) or 'none'}; or name a model folder, or `start`"
+        )
+    return step
 
 
 async def measure(run: Run, step: int) -> dict[str, Any]:

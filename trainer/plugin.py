@@ -20,7 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-
 P = TypeVar("P", bound="Plugin")
 
 
@@ -61,7 +60,9 @@ class Plugin(Frozen):
     def name(cls) -> str:
         """The name a recipe uses: `math/boxed`, or `pkg.module:Class` outside the family."""
         inside, _, path = cls.__module__.partition(f"{cls.family}.")
-        return f"{cls.__module__}:{cls.__qualname__}" if inside or not path else path.replace(".", "/")
+        return (
+            f"{cls.__module__}:{cls.__qualname__}" if inside or not path else path.replace(".", "/")
+        )
 
 
 def names(base: type[Plugin]) -> list[str]:
@@ -115,7 +116,8 @@ def load_object(name: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"cannot import {module_name!r} ({error}); run from the folder that holds it, or install it"
+            f"cannot import {module_name!r} ({error}); run from the folder that holds it, or "
+            "install it"
         ) from error
     try:
         return getattr(module, attribute)

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +20,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.learner import Learner
 from trainer.monitoring import Monitors
 from trainer.reference import ReferenceModel
-from trainer.run_folder import prepare_folder
+from trainer.run_folder import folder_of, prepare_folder
 from trainer.run_state import load_run, own_state, save_run
 from trainer.scoring import Scorer
 from trainer.signal import SignalWatch
@@ -68,11 +67,12 @@ class Run:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, recipe: Recipe, *, fresh: bool = False, resume: bool = True
+        cls, recipe: Recipe, *, fresh: bool = False, training: bool = True
     ) -> AsyncIterator[Run]:
         """Resources for `recipe`, restored from its newest whole checkpoint unless `fresh`.
 
-        Raises `ConfigError` if the folder holds a run of another recipe.
+        `training=False` leaves the run folder as it is, loads no checkpoint and logs nothing: for
+        evaluations. Raises `ConfigError` if the folder holds a run of another recipe.
         """
         async with AsyncExitStack() as stack:
             if recipe.threads:
@@ -80,7 +80,9 @@ class Run:
             distributed = Distributed.start()
             stack.callback(distributed.close)
             seed_everything(recipe.seed, distributed.rank)
-            folder = prepare_folder(recipe, distributed, fresh=fresh)
+            folder = folder_of(recipe)
+            if training:
+                prepare_folder(recipe, distributed, fresh=fresh)
             checkpoints = Checkpoints(folder, recipe.checkpoint.keep)
             context = Context(
                 folder=folder,
@@ -94,7 +96,9 @@ class Run:
                 resuming=bool(checkpoints.steps()),
             )
             monitors = await stack.enter_async_context(
-                Monitors.open(recipe.monitors if distributed.is_main else (), context, recipe)
+                Monitors.open(
+                    recipe.monitors if training and distributed.is_main else (), context, recipe
+                )
             )
             checkpoints.note = monitors.note
             monitors.note(f"loading the model ({recipe.model.name()}) on {context.device}")
@@ -119,11 +123,17 @@ class Run:
                 checkpoints=checkpoints,
                 probe=_probe(recipe, context),
             )
-            if resume and (step := checkpoints.latest()) is not None:
-                load_run(run, step)
-                monitors.note(f"continuing after step {step} of {recipe.steps}")
-            monitors.truncate_after(run.step)
+            if training:
+                run.restore()
             yield run
+
+    def restore(self) -> None:
+        """Goes back to the newest whole checkpoint, and forgets what was logged beyond it."""
+        step = self.checkpoints.latest()
+        if step is not None:
+            load_run(self, step)
+            self.monitors.note(f"continuing after step {step} of {self.recipe.steps}")
+        self.monitors.truncate_after(self.step)
 
     def steps(self) -> Iterator[int]:
         """Numbers of the steps still to do, 1-based. `step` moves on inside the loop's `update`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
-from trainer.yaml import dump_recipe, read_yaml
+from trainer.yaml import dump_recipe, load_value
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
@@ -37,18 +37,16 @@ def folder_of(recipe: Recipe) -> Path:
     return folder if recipe.stage == "rl" else folder / recipe.stage
 
 
-def prepare_folder(recipe: Recipe, distributed: Distributed, *, fresh: bool) -> Path:
+def prepare_folder(recipe: Recipe, distributed: Distributed, *, fresh: bool) -> None:
     """Makes the folder and writes the resolved recipe. `fresh` removes an earlier run of the stage.
 
     Raises `ConfigError` if the folder cannot be written, or if an earlier run in it used a recipe
     that gives other numbers.
     """
-    folder = folder_of(recipe)
-    problem = _prepare(recipe, folder, fresh) if distributed.is_main else None
+    problem = _prepare(recipe, folder_of(recipe), fresh) if distributed.is_main else None
     problem = distributed.broadcast_object(problem)
     if problem:
         raise ConfigError(problem)
-    return folder
 
 
 def _prepare(recipe: Recipe, folder: Path, fresh: bool) -> str | None:
@@ -58,7 +56,8 @@ def _prepare(recipe: Recipe, folder: Path, fresh: bool) -> str | None:
             _clear(folder)
         path = folder / RESOLVED
         if path.exists() and any((folder / "checkpoints").glob("step_*")):
-            changed = differences(read_yaml(path), recipe.model_dump(mode="json"))
+            before = load_value(path.read_text(), str(path))
+            changed = differences(before, recipe.model_dump(mode="json"))
             if changed:
                 return (
                     f"{folder} holds a run of another recipe:\n  " + "\n  ".join(changed) + "\n"

@@ -71,8 +71,5 @@ def _without_images(message: dict) -> dict:
     if isinstance(content, str):
         return message
     return message | {
-        "content": [
-            {"type": "image"} if part.get("type") == "image" else part for part in content
-        ]
+        "content": [{"type": "image"} if part.get("type") == "image" else part for part in content]
     }
-

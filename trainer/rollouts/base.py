@@ -86,9 +86,7 @@ class Session:
             )
         )
         if reply.finish != "stop":
-            self.rollout.status = (
-                Status.TRUNCATED if reply.finish == "length" else Status.ABORTED
-            )
+            self.rollout.status = Status.TRUNCATED if reply.finish == "length" else Status.ABORTED
         n = len(reply.tokens)
         text = self.renderer.decode(reply.tokens)
         return self._add(

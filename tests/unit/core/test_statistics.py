@@ -18,7 +18,9 @@ def test_bootstrap_of_nothing_is_an_error():
         bootstrap([])
 
 
-@pytest.mark.parametrize(("n", "correct", "k"), [(5, 2, 1), (5, 2, 3), (4, 0, 2), (4, 4, 4), (6, 1, 6)])
+@pytest.mark.parametrize(
+    ("n", "correct", "k"), [(5, 2, 1), (5, 2, 3), (4, 0, 2), (4, 4, 4), (6, 1, 6)]
+)
 def test_pass_at_k_equals_counting_every_subset(n, correct, k):
     subsets = list(itertools.combinations([True] * correct + [False] * (n - correct), k))
     assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
