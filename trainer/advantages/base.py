@@ -16,6 +16,10 @@ class Advantage(Plugin):
     family: ClassVar[str] = "trainer.advantages"
     needs: ClassVar[frozenset[str]] = frozenset()
     """Batch fields that must be filled first, e.g. {"values", "ref_logprobs"}."""
+    crosses_groups: ClassVar[bool] = False
+    """True where a row's advantage depends on rows of other groups (deviation of the whole batch,
+    whitening): the learner then hands over the rows of all processes, without model inputs. May
+    be a property where it depends on the fields."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """[B, T], 0 outside the action mask. Rows hold scored rollouts only; a group may be

@@ -41,6 +41,8 @@ class Loss(Plugin):
     None takes `rollouts.sampling.max_tokens`."""
     local_rows: int = Field(8, gt=0)
     """Rows whose tokens share a denominator in `token_mean_local` (TRL's `bnpo`)."""
+    count_empty_rows: bool = False
+    """Rows without any action count in the mean of the `seq_mean_*` modes, as in TRL."""
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         raise NotImplementedError
