@@ -73,9 +73,9 @@ def dump_recipe(recipe: Recipe) -> str:
     )
 
 
-def load_value(text: str, source: str) -> Any:
-    """A YAML value; `source` names it in errors."""
-    return parse(text, source)
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file, without `extends` or scales; ConfigError if it is not YAML."""
+    return parse(_read(path, ()), str(path))
 
 
 def merge(base: Section, over: Section) -> Section:

@@ -1,9 +1,12 @@
-"""Contract of `monitors:`: where numbers go."""
+"""Contract of `monitors:`: where numbers go. Also the row files that are the record of a run."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.plugin import Plugin
@@ -34,7 +37,64 @@ class Monitor(Plugin):
         """The scored groups of a step, also the dropped ones."""
 
     def evaluation(self, step: int, table: dict[str, Any]) -> None:
-        """After every evaluation; see `trainer.evaluate.Table`."""
+        """After every evaluation. `table` is what `trainer.evaluate.measure` returns: step, name,
+        sampled and greedy {mean, low, high, n} (greedy may be None), "pass@k" and "maj@k"
+        {k: {...}}, examples [{prompt, answer, sampled, greedy, reward}]."""
 
     def note(self, text: str) -> None:
         """A line for people: what is being done now."""
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a jsonl file, in order; none if there is no file. A last line that a crash cut
+    off is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def truncate_after(folder: Path, step: int) -> None:
+    """Removes rows with a larger `step` from every jsonl file in `folder`, and cut-off last lines.
+
+    A resumed run logs these steps again; without this they would stand twice.
+    """
+    for path in folder.glob("*.jsonl"):
+        whole = path.read_bytes()
+        kept = [
+            line
+            for line in whole.splitlines(keepends=True)
+            if line.endswith(b"\n") and json.loads(line).get("step", 0) <= step
+        ]
+        if (text := b"".join(kept)) != whole:
+            replacement = path.with_suffix(".jsonl.tmp")
+            with replacement.open("wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            replacement.replace(path)
+
+
+def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Text of the last user message; images show as [image]."""
+    users = [message for message in messages if message["role"] == "user"]
+    content = (users or list(messages))[-1]["content"]
+    if isinstance(content, str):
+        return content
+    return " ".join(p["text"] if p["type"] == "text" else f"[{p['type']}]" for p in content)
+
+
+def evaluation_figures(table: Mapping[str, Any]) -> dict[str, float]:
+    """An evaluation table as scalars: `evaluation/sampled_mean`, `evaluation/pass@4`, ..."""
+    figures = {
+        f"evaluation/{kind}_{figure}": table[kind][figure]
+        for kind in ("sampled", "greedy")
+        if table[kind]
+        for figure in ("mean", "low", "high")
+    }
+    for kind in ("pass@k", "maj@k"):
+        for k, interval in table[kind].items():
+            figures[f"evaluation/{kind.removesuffix('k')}{k}"] = interval["mean"]
+    return figures
