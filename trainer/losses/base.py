@@ -25,7 +25,8 @@ Aggregation = Literal[
 
 
 class Loss(Plugin):
-    """`per_action, metrics = loss(evaluation, batch)`; metrics are [B, T], averaged over actions."""
+    """`per_action, metrics = loss(evaluation, batch)`; metrics, [B, T], are averaged over
+    actions."""
 
     family: ClassVar[str] = "trainer.losses"
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -6,15 +6,15 @@ minibatch on every process; splitting the rows into micro-batches then cannot ch
 
 With m the action mask times the row weights, l the losses, N the number of rows:
 
-| mode                      | loss                                          | also known as          |
-|---------------------------|-----------------------------------------------|------------------------|
-| `token_mean`              | sum(m l) / sum(m)                             | DAPO                   |
-| `token_mean_local`        | mean over chunks of rows of sum(m l) / sum(m) | TRL `bnpo`             |
-| `seq_mean_token_mean`     | mean over rows of sum_t(m l) / sum_t(m)       | GRPO                   |
-| `seq_mean_token_sum`      | mean over rows of sum_t(m l)                  | RLOO, REINFORCE        |
-| `seq_mean_token_sum_norm` | sum(m l) / (N L_max)                          | Dr. GRPO               |
-| `token_sum_norm`          | sum(m l) / L                                  | verl `..-sum-norm`     |
-| `seq_length_weighted`     | mean over rows of length * sequence loss      | TRL `luspo`            |
+| mode                      | loss                                          | known as        |
+|---------------------------|-----------------------------------------------|-----------------|
+| `token_mean`              | sum(m l) / sum(m)                             | DAPO            |
+| `token_mean_local`        | mean over chunks of rows of sum(m l) / sum(m) | TRL `bnpo`      |
+| `seq_mean_token_mean`     | mean over rows of sum_t(m l) / sum_t(m)       | GRPO            |
+| `seq_mean_token_sum`      | mean over rows of sum_t(m l)                  | RLOO, REINFORCE |
+| `seq_mean_token_sum_norm` | sum(m l) / (N L_max)                          | Dr. GRPO        |
+| `token_sum_norm`          | sum(m l) / L                                  | verl `sum-norm` |
+| `seq_length_weighted`     | mean over rows of length * sequence loss      | TRL `luspo`     |
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""Numbers of the card base-grpo."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from trainer.advantages.base import Advantage
+from trainer.advantages.grpo import Grpo
+
+ONE = [[0, 1, 1]]
+
+
+def by_row(advantages: torch.Tensor) -> list[float]:
+    return advantages[:, 1].tolist()
+
+
+def test_card(make_batch) -> None:
+    batch = make_batch(ONE * 4, [1.0, 1.0, 0.0, 0.5])
+    found = Grpo()(batch)
+    assert found.dtype == torch.float32
+    assert by_row(found) == pytest.approx([0.783348, 0.783348, -1.30558, -0.261116], abs=1e-6)
+    assert_close(found, found[:, 1:2] * batch.mask)
+
+
+def test_pair(make_batch) -> None:
+    found = Grpo()(make_batch(ONE * 2, [1.0, 0.0]))
+    assert by_row(found) == pytest.approx([0.707106, -0.707106], abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1, -0.7, 1e8])
+def test_equal_returns_give_exactly_zero(make_batch, value: float) -> None:
+    assert not Grpo(eps=0)(make_batch(ONE * 3, [value] * 3)).any()
+
+
+def test_a_smaller_group_and_a_group_of_one(make_batch) -> None:
+    """A rollout without a score has left the batch: its group is just smaller."""
+    batch = make_batch(ONE * 4, [1.0, 0.0, 0.5, 3.0], group=[0, 0, 0, 1])
+    assert by_row(Grpo(eps=0)(batch)) == pytest.approx([1.0, -1.0, 0.0, 0.0])
+
+
+def test_a_row_without_actions_gets_nothing(make_batch) -> None:
+    batch = make_batch([[0, 1, 1], [0, 0, 0]], [1.0, 0.0])
+    assert not Grpo()(batch)[1].any()
+
+
+def test_other_scales(make_batch) -> None:
+    batch = make_batch(ONE * 4, [1.0, 0.0, 4.0, 2.0], group=[0, 0, 1, 1])
+    assert by_row(Grpo(scale_by_std="none")(batch)) == [0.5, -0.5, 1.0, -1.0]
+    std = torch.tensor([1.0, 0.0, 4.0, 2.0]).std().item()
+    expected = [x / (std + 1e-6) for x in (0.5, -0.5, 1.0, -1.0)]
+    assert by_row(Grpo(scale_by_std="batch")(batch)) == pytest.approx(expected)
+
+
+def test_only_the_batch_scale_looks_at_other_groups() -> None:
+    assert Grpo(scale_by_std="batch").crosses_groups
+    assert not Grpo().crosses_groups
+
+
+def test_turn_rewards_add_up_to_the_return(make_batch) -> None:
+    batch = make_batch(ONE * 2, [0.5, 0.0])
+    rewards = batch.rewards.clone()
+    rewards[0, 1] = 0.5
+    assert by_row(Grpo()(batch.with_(rewards=rewards))) == pytest.approx(
+        [0.707106, -0.707106], abs=1e-6
+    )
+
+
+def test_it_is_found_by_name() -> None:
+    assert Advantage.model_validate({"type": "grpo", "eps": 1e-4}) == Grpo(eps=1e-4)
