@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trainer.context import Context
     from trainer.ops.logprobs import LogprobModel
-    from trainer.ops.rows import Row
+    from trainer.ops.arrangement import Row
     from trainer.types import Batch
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -148,7 +148,7 @@ class Policy(Plugin):
         model (a reference) instead. Raises DataError for a row that sampled its first token or a
         banned one.
         """
-        from trainer.ops.rows import batch_rows, scatter
+        from trainer.ops.arrangement import batch_rows, scatter
 
         asked = batch_rows(batch, range(len(batch.tokens)) if rows is None else rows)
         logprobs, spread = self._forward(asked, temperature, entropy, module)
@@ -162,7 +162,7 @@ class Policy(Plugin):
         """Splits `rows` into micro-batches of at most `token_budget` packed tokens each, rows of
         a group together where they fit. A single longer row gets its own."""
         from trainer.ops.packing import split
-        from trainer.ops.rows import batch_rows, row_paths
+        from trainer.ops.arrangement import batch_rows, row_paths
 
         groups = batch.group.tolist()
         order = sorted(rows, key=lambda i: groups[i])
@@ -182,7 +182,7 @@ class Policy(Plugin):
         banned token (an image placeholder of the prompt) counts as 0."""
         import torch
 
-        from trainer.ops.rows import Row, scatter
+        from trainer.ops.arrangement import Row, scatter
 
         asked = []
         for number, (tokens, inputs) in enumerate(rows):
@@ -263,7 +263,7 @@ class Policy(Plugin):
         import torch
 
         from trainer.ops.logprobs import Targets
-        from trainer.ops.rows import arrange, row_paths
+        from trainer.ops.arrangement import arrange, row_paths
 
         live = self._opened
         device = live.context.device

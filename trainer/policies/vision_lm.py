@@ -11,7 +11,7 @@ from trainer.policies.base import Policy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer.ops.rows import Row
+    from trainer.ops.arrangement import Row
 
 _INPUTS = {"pixel_values", "image_grid_thw"}
 
