@@ -82,11 +82,12 @@ class Distributed:
         return 0.0 if norm is None else float(norm)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """Sum over processes, as a new tensor."""
-        total = values.clone()
-        if self.world > 1:
-            torch.distributed.all_reduce(total)
-        return total
+        """Sum over processes, as a new tensor on the device of `values`."""
+        if self.world == 1:
+            return values.clone()
+        total = values.to(self.device, copy=True)  # NCCL knows no other device
+        torch.distributed.all_reduce(total)
+        return total.to(values.device)
 
     def gather_objects(self, value: Any) -> list[Any]:
         """What each process gave, by rank, on every process. Must be picklable."""

@@ -3,6 +3,8 @@
 A minibatch is whole groups, over all processes, and makes one update. A micro-batch is what fits
 in memory. The denominators of the loss are counted over the minibatch before its first backward,
 so how it is cut into micro-batches changes memory and time, never the gradient.
+
+The batch, and all [B, T] arithmetic, stays on the CPU; only the model runs on the device.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor
 from trainer.errors import CohortError
 from trainer.ops.aggregation import coefficients
 from trainer.ops.masked import masked_sum
-from trainer.ops.rows import map_tensors, merge, take, to_device
+from trainer.ops.batches import merge, take
 from trainer.ops.schedule import learning_rate
 from trainer.ops.tally import Tally
 
@@ -74,9 +76,8 @@ class Learner:
     # -- before the update ------------------------------------------------------------------
 
     def annotate(self, batch: Batch) -> Batch:
-        """The batch on the device, with the log-probs that the recipe needs: in eval mode,
-        without gradient. See `config.Learner.old_logprobs` for when a pass is spared."""
-        batch = to_device(batch, self.distributed.device)
+        """The batch with the log-probs that the recipe needs: in eval mode, without gradient.
+        See `config.Learner.old_logprobs` for when a pass is spared."""
         how = self.recipe.learner.old_logprobs
         if how == "sampled":
             batch = batch.with_(old_logprobs=batch.sampled_logprobs)
@@ -92,7 +93,6 @@ class Learner:
     def advantage(self, batch: Batch) -> Batch:
         """Modifiers on rewards, in the recipe's order, then the advantages. The modifiers'
         numbers are part of the next update's report."""
-        batch = to_device(batch, self.distributed.device)
         actions = float((batch.mask * batch.weight).sum())
         for modifier in self.recipe.modifiers:
             batch, numbers = modifier.on_rewards(batch)
@@ -101,12 +101,11 @@ class Learner:
         estimate = self.recipe.advantage
         if not estimate.crosses_groups or self.distributed.world == 1:
             return batch.with_(advantages=estimate(batch))
-        own = map_tensors(batch.with_(inputs=()), lambda tensor: tensor.cpu())
-        everyone = self.distributed.gather_objects(own)
+        everyone = self.distributed.gather_objects(batch.with_(inputs=()))
         start = sum(len(other.tokens) for other in everyone[: self.distributed.rank])
         rows, width = batch.tokens.shape
         whole = estimate(merge(everyone))
-        return batch.with_(advantages=whole[start : start + rows, :width].to(batch.tokens.device))
+        return batch.with_(advantages=whole[start : start + rows, :width])
 
     # -- the update -------------------------------------------------------------------------
 
@@ -121,20 +120,15 @@ class Learner:
 
         An update whose gradient is not finite is skipped; several in a row raise `CohortError`.
         """
-        batch = to_device(batch, self.distributed.device)
         rate = self._set_rate(step)
         tally, self._noted = self._noted, Tally()
         tally.sum("active_rows", (batch.advantages * batch.mask).ne(0).any(-1).sum())
         norms: list[float] = []
-        self.module.train()
-        try:
-            for epoch in range(self.recipe.learner.epochs):
-                for rows in self._split(batch, step, epoch):
-                    mini = self._minibatch(batch, rows, first=not norms)
-                    tally.add(self._gradient(mini))
-                    norms.append(self._apply())
-        finally:
-            self.module.eval()
+        for epoch in range(self.recipe.learner.epochs):
+            for rows in self._split(batch, step, epoch):
+                mini = self._minibatch(batch, rows, first=not norms)
+                tally.add(self._gradient(mini))
+                norms.append(self._apply())
         whole = Tally.merged(self.distributed.gather_objects(tally.export()))
         report = {f"train/{name}": value for name, value in whole.report().items()}
         for name in ("loss", "surrogate"):
@@ -322,7 +316,7 @@ class Learner:
         """0, with every parameter in its graph: one that no row used (a vision tower in a batch
         of text) must have a gradient of 0 everywhere, or processes would not agree on it."""
         used = [p for p in self.module.parameters() if p.requires_grad]
-        return torch.stack([p.reshape(-1)[0].float() for p in used]).sum() * 0.0
+        return torch.stack([p.reshape(-1)[0].float() for p in used]).sum().cpu() * 0.0
 
     @torch.no_grad()
     def _logprobs(self, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer.ops.rows import merge, take
+from trainer.ops.batches import merge, take
 
 
 def test_take_keeps_every_field_of_the_row(make_batch) -> None:
