@@ -19,8 +19,9 @@ from trainer.ops.sparkline import sparkline
 DETAILS = {
     "train/entropy": "entropy {:.3f}",
     "train/grad_norm": "grad norm {:.3g}",
-    "train/clip_fraction": "clipped {:.1%}",
-    "train/kl": "KL {:.4f}",
+    "train/clip_low": "clipped low {:.1%}",
+    "train/clip_high": "high {:.1%}",
+    "train/kl_ref": "KL {:.4f}",
     "rollout/length_mean": "length {:.1f}",
     "rollout/truncated": "truncated {:.0%}",
     "rollout/unscored": "unscored {:.0%}",

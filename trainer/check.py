@@ -1,0 +1,249 @@
+"""`cohort check RECIPE`: the whole plan of a run before it costs anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from trainer.errors import CohortError
+from trainer.monitors.base import prompt_text
+from trainer.ops.panels import PHASES, duration
+
+if TYPE_CHECKING:
+    from trainer.config import Recipe
+    from trainer.types import Prompt
+
+COLUMNS = ("answer", "task", "images")
+"""What a reward may need of a `Prompt`, besides `meta.<column>`. Other needs are services."""
+
+SERVICES = ("engine",)
+"""What every run gives to its rewards."""
+
+ROWS = 16
+"""Training prompts that are read and rendered."""
+
+
+@dataclass
+class Check:
+    """The page to print, and what would stop the run."""
+
+    page: list[RenderableType] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __rich__(self) -> RenderableType:
+        verdict = Text("ready to run", "bold green")
+        if self.problems:
+            verdict = Text("\n".join(f"✗ {line}" for line in self.problems), "bold red")
+        return Group(*self.page, Text(), verdict)
+
+
+def check_recipe(recipe: Recipe) -> Check:
+    """Reads the first rows of the data and the model's configuration; loads no weights."""
+    check = Check()
+    check.page.append(Rule(f"{recipe.name} · {recipe.stage}"))
+    check.problems += missing_needs(recipe)
+    check.page.append(_settings(recipe))
+    prompts: list[Prompt] = []
+    try:
+        prompts = list(islice(iter(recipe.prompts.stream(recipe.seed).__next__, None), ROWS))
+        check.page.append(_data(recipe, prompts))
+        check.page.append(_plan(recipe, prompts))
+    except CohortError as error:
+        check.problems.append(str(error))
+    except OSError as error:  # transformers reports a model it cannot find or reach like this
+        check.problems.append(f"model: {error}")
+    return check
+
+
+def missing_needs(recipe: Recipe) -> list[str]:
+    """One line for every column or service that the rewards need and the run does not have."""
+    columns = recipe.prompts.columns()
+    lines = []
+    for key, reward in (("reward", recipe.reward), ("evaluation.reward", recipe.evaluation.reward)):
+        for need in sorted(reward.needs if reward else ()):
+            is_column = need in COLUMNS or need.startswith("meta.")
+            if need in (columns if is_column else SERVICES):
+                continue
+            has = ", ".join(sorted(columns if is_column else SERVICES)) or "none"
+            kind = "the column" if is_column else "the service"
+            lines.append(
+                f"{key}: {reward.name()} needs {kind} {need!r}; {recipe.prompts.name()} has: {has}"
+                if is_column
+                else f"{key}: {reward.name()} needs {kind} {need!r}; this run offers: {has}"
+            )
+    return lines
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _settings(recipe: Recipe) -> Table:
+    grid = _grid()
+    for key in ("model", "policy", "engine", "weights", "prompts", "reward", "advantage", "loss"):
+        grid.add_row(key, getattr(recipe, key).name())
+    if recipe.modifiers:
+        grid.add_row("modifiers", ", ".join(modifier.name() for modifier in recipe.modifiers))
+    if recipe.rollouts.filters:
+        grid.add_row("filters", ", ".join(one.name() for one in recipe.rollouts.filters))
+    grid.add_row("passes", ", ".join(sorted(recipe.needs)) or "none besides the update's own")
+    return grid
+
+
+def _data(recipe: Recipe, prompts: list[Prompt]) -> RenderableType:
+    grid = _grid()
+    heldout = recipe.prompts.heldout(recipe.evaluation.limit)
+    every = (
+        f"every {recipe.evaluation.every} steps" if recipe.evaluation.every else "first and last"
+    )
+    grid.add_row("columns", ", ".join(sorted(recipe.prompts.columns())))
+    grid.add_row("held-out", f"{len(heldout)} prompts, {every}")
+    for prompt in prompts[:3]:
+        answer = "" if prompt.answer is None else f"  ->  {prompt.answer}"
+        text = prompt_text(prompt.messages).strip().replace("\n", " ⏎ ")
+        grid.add_row("row", Text(f"{text[:200]}{answer}"))
+    return Group(Text("\ndata", "bold"), grid)
+
+
+def _plan(recipe: Recipe, prompts: list[Prompt]) -> RenderableType:
+    from trainer import plan
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    device, half = _device(recipe)
+    size = plan.size_of(recipe)
+    lengths = plan.prompt_lengths(recipe, prompts)
+    batch = plan.batch_of(recipe, lengths, world)
+    memory = plan.memory_of(recipe, size, batch, half)
+    tables: list[RenderableType] = [
+        Text("\nmodel", "bold"),
+        _model(recipe, size, half),
+        Text("\none step", "bold"),
+        _batch(recipe, batch, lengths),
+        Text(f"\nmemory per device ({device})", "bold"),
+        _memory(memory, size, batch, half),
+    ]
+    rate = plan.flops_rate(device, half)
+    seconds = plan.phase_seconds(recipe, size, batch, rate)
+    tables += [Text("\ntime", "bold"), _time(recipe, seconds, rate, device)]
+    return Group(*tables)
+
+
+def _device(recipe: Recipe) -> tuple[str, bool]:
+    """(device, whether the policy computes in bfloat16 there)."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    auto = cuda and torch.cuda.is_bf16_supported()
+    return "cuda" if cuda else "cpu", {"auto": auto, "bfloat16": True}.get(
+        recipe.policy.dtype, False
+    )
+
+
+def _model(recipe: Recipe, size, half: bool) -> Table:
+    grid = _grid()
+    grid.add_row("parameters", f"{count(size.parameters)}, {count(size.trainable)} trained")
+    if recipe.policy.lora:
+        grid.add_row(
+            "LoRA", f"rank {recipe.policy.lora.rank}: {size.trainable / size.parameters:.2%}"
+        )
+    grid.add_row("shape", f"{size.layers} layers x {size.hidden}, vocabulary {size.vocabulary:,}")
+    grid.add_row("computes in", "bfloat16" if half else "float32")
+    return grid
+
+
+def _batch(recipe: Recipe, batch, lengths: list[int]) -> Table:
+    grid, learner = _grid(), recipe.learner
+    size = recipe.rollouts.group_size
+    grid.add_row("rollouts", f"{batch.groups} prompts x {size} answers = {batch.rollouts}")
+    per = batch.rollouts // learner.minibatches
+    grid.add_row(
+        "updates",
+        f"{learner.epochs} epochs x {learner.minibatches} minibatches of {per} rollouts "
+        f"= {batch.updates} a step, {batch.updates * recipe.steps:,} in {recipe.steps} steps",
+    )
+    grid.add_row(
+        "processes",
+        f"{batch.world}, each {batch.groups / batch.world:g} prompts ({_launch(batch)})",
+    )
+    longest = max(lengths, default=0)
+    grid.add_row(
+        "prompt", f"{batch.prompt_tokens:.0f} tokens on average, {longest} at most of {ROWS}"
+    )
+    grid.add_row("answer", f"up to {batch.answer_tokens} tokens")
+    grid.add_row(
+        "tokens",
+        f"up to {batch.packed_tokens:,} a step ({recipe.policy.packing} packing), "
+        f"{batch.micro_batches} micro-batches of {learner.token_budget:,} per process and update",
+    )
+    return grid
+
+
+def _launch(batch) -> str:
+    return "WORLD_SIZE" if batch.world > 1 else "torchrun --nproc_per_node N for more"
+
+
+def _memory(memory, size, batch, half: bool) -> Table:
+    from trainer.plan import sync_bytes
+
+    grid = _grid()
+    grid.add_column(justify="right")
+    rows = (
+        ("weights", "float32"),
+        ("gradients", "float32, trained parameters"),
+        ("optimiser", "AdamW, two moments in float32"),
+        ("reference", "frozen copy"),
+        ("engine", "copy for sampling"),
+        ("cache", f"KV of {-(-batch.rollouts // batch.world)} rollouts of full length"),
+        ("activations", "estimate at the token budget"),
+    )
+    for name, what in rows:
+        if value := getattr(memory, name):
+            grid.add_row(name, what, size_text(value))
+    grid.add_row("[bold]sum", "", f"[bold]{size_text(memory.total)}")
+    per = (2 if half else 4) * size.cache_per_token * (batch.prompt_tokens + batch.answer_tokens)
+    grid.add_row("KV cache", "of one rollout", size_text(per))
+    grid.add_row("sync", "each publication of weights", size_text(sync_bytes(size, half)))
+    return grid
+
+
+def _time(recipe: Recipe, seconds: dict[str, float], rate: float, device: str) -> Table:
+    grid = _grid()
+    for phase, value in seconds.items():
+        if value:
+            grid.add_row(f"[{PHASES[phase]}]{phase}", f"{value:.3g} s a step")
+    total = sum(seconds.values())
+    grid.add_row("all", f"{total:.3g} s a step, {duration(total * recipe.steps)} for all steps")
+    grid.add_row(
+        "[yellow]estimate",
+        f"a lower bound: answers of full length at the matrix-product rate of this {device}, "
+        f"{rate / 1e9:,.0f} GFLOP/s, measured now. Decoding and small models run below that rate",
+    )
+    return grid
+
+
+def count(number: float) -> str:
+    """`412.5 k`, `494.0 M`, `7.6 B`."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.1f} {unit}"
+    return f"{number:.0f}"
+
+
+def size_text(number: float) -> str:
+    """Bytes as `1.6 MiB`, `28.4 GiB`."""
+    units: Iterator[str] = iter(("B", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    while number >= 1024 and unit != "GiB":
+        number, unit = number / 1024, next(units)
+    return f"{number:,.1f} {unit}"

@@ -1,0 +1,202 @@
+"""What a recipe will cost, by arithmetic alone: no weights are loaded, nothing is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from trainer.config import Recipe
+    from trainer.policies.base import Lora
+    from trainer.types import Prompt
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Shape of a model, from its configuration."""
+
+    parameters: int
+    trainable: int
+    """With LoRA: the adapter's."""
+    matmul: int
+    """Parameters that take part in a matrix product for every token."""
+    hidden: int
+    layers: int
+    vocabulary: int
+    cache_per_token: int
+    """Numbers the attention cache keeps per token: 2 x layers x KV heads x head size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one device. Activations and cache are estimates, the rest is exact."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    reference: int
+    engine: int
+    cache: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step, over all processes; token counts for answers of full length."""
+
+    world: int
+    groups: int
+    rollouts: int
+    updates: int
+    prompt_tokens: float
+    """Mean per prompt."""
+    answer_tokens: int
+    """Most per answer."""
+    packed_tokens: int
+    """Tokens of one pass of the optimiser over the batch."""
+    micro_batches: int
+    """Per process, update and pass, at the token budget."""
+
+
+def size_of(recipe: Recipe) -> Size:
+    """Builds the model on the meta device: shapes without storage."""
+    import transformers
+
+    config = recipe.model.config()
+    with torch.device("meta"):
+        model = getattr(transformers, config.architectures[0])(config)
+    text = config.get_text_config()
+    total = sum(p.numel() for p in model.parameters())
+    embedding = model.get_input_embeddings().weight.numel()
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    lora = recipe.policy.lora
+    heads = text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    return Size(
+        parameters=total,
+        trainable=total if lora is None else lora_parameters(model, lora),
+        matmul=total if tied else total - embedding,
+        hidden=text.hidden_size,
+        layers=text.num_hidden_layers,
+        vocabulary=text.vocab_size,
+        cache_per_token=2 * text.num_hidden_layers * kv_heads * head,
+    )
+
+
+def lora_parameters(model: nn.Module, lora: Lora) -> int:
+    """rank x (in + out) of every adapted linear layer; the head is not adapted by `all-linear`."""
+    head = model.get_output_embeddings()
+    total = 0
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear) or module is head:
+            continue
+        targets = lora.target_modules
+        every = targets == "all-linear"
+        names = (targets,) if isinstance(targets, str) else targets
+        if every or any(name == one or name.endswith(f".{one}") for one in names):
+            total += lora.rank * (module.in_features + module.out_features)
+    return total
+
+
+def batch_of(recipe: Recipe, prompt_tokens: Sequence[int], world: int) -> Batch:
+    """`prompt_tokens`: lengths of some rendered prompts."""
+    rollouts, learner = recipe.rollouts, recipe.learner
+    count = rollouts.groups_per_step * rollouts.group_size
+    mean = sum(prompt_tokens) / len(prompt_tokens) if prompt_tokens else 0.0
+    prompts = rollouts.groups_per_step if recipe.policy.packing == "shared" else count
+    packed = round(prompts * mean) + count * rollouts.sampling.max_tokens
+    share = packed / world / learner.minibatches
+    return Batch(
+        world=world,
+        groups=rollouts.groups_per_step,
+        rollouts=count,
+        updates=learner.epochs * learner.minibatches,
+        prompt_tokens=mean,
+        answer_tokens=rollouts.sampling.max_tokens,
+        packed_tokens=packed,
+        micro_batches=max(1, -(-round(share) // learner.token_budget)),
+    )
+
+
+def memory_of(recipe: Recipe, size: Size, batch: Batch, half: bool) -> Memory:
+    """`half`: the policy computes in bfloat16. Weights and optimiser state stay float32 then."""
+    number = 2 if half else 4
+    lora = recipe.policy.lora is not None
+    tokens = min(recipe.learner.token_budget, -(-batch.packed_tokens // batch.world))
+    # About 17 numbers of width `hidden` per token and layer are kept for the backward pass
+    # (arXiv:2205.05198 without attention scores); with checkpointing one, and one layer in full.
+    kept = size.layers + 17 if recipe.policy.gradient_checkpointing else 17 * size.layers
+    head = 3 * 4 * min(recipe.policy.head_chunk, tokens) * size.vocabulary
+    live = -(-batch.rollouts // batch.world) * (batch.prompt_tokens + batch.answer_tokens)
+    samples = recipe.rollouts.agent.samples
+    return Memory(
+        weights=4 * (size.parameters + (size.trainable if lora else 0)),
+        gradients=4 * size.trainable,
+        optimiser=8 * size.trainable,
+        reference=0 if lora or "ref_logprobs" not in recipe.needs else 4 * size.parameters,
+        engine=number * size.parameters if samples else 0,
+        cache=round(number * size.cache_per_token * live) if samples else 0,
+        activations=number * kept * size.hidden * tokens + head,
+    )
+
+
+def sync_bytes(size: Size, half: bool) -> int:
+    """What one publication of the weights moves: adapters are merged first."""
+    return (2 if half else 4) * size.parameters
+
+
+def flops_rate(device: str, half: bool, seconds: float = 0.3) -> float:
+    """Multiply-adds times two per second of square matrix products on `device`, measured now."""
+    n = 4096 if device.startswith("cuda") else 768
+    dtype = torch.bfloat16 if half else torch.float32
+    left, right = (
+        torch.randn(n, n, device=device, dtype=dtype),
+        torch.randn(n, n, device=device).to(dtype),
+    )
+    done, spent = -1, 0.0
+    start = time.perf_counter()
+    while spent < seconds:
+        product = left @ right
+        product[0, 0].item()  # waits for the device
+        done += 1
+        if done == 0:  # the first product pays for start-up
+            start = time.perf_counter()
+        spent = time.perf_counter() - start
+    return 2 * n**3 * max(done, 1) / spent
+
+
+def phase_seconds(recipe: Recipe, size: Size, batch: Batch, rate: float) -> dict[str, float]:
+    """Least seconds of a step by phase at `rate`: 2 floating-point operations per parameter and
+    token for a forward pass, 6 for forward and backward, 8 with gradient checkpointing."""
+    answers = batch.rollouts * batch.answer_tokens
+    prompts = batch.groups * batch.prompt_tokens
+    once = 2 * size.matmul / rate / batch.world
+    learner = recipe.learner
+    extra_passes = ("ref_logprobs" in recipe.needs) + (
+        learner.old_logprobs == "recompute"
+        or (learner.old_logprobs == "auto" and batch.updates > 1)
+    )
+    backward = 4 if recipe.policy.gradient_checkpointing else 3
+    return {
+        "generate": once * (answers + prompts) if recipe.rollouts.agent.samples else 0.0,
+        "logprob": once * extra_passes * batch.packed_tokens,
+        "train": once * backward * batch.packed_tokens * learner.epochs,
+    }
+
+
+def prompt_lengths(recipe: Recipe, prompts: Sequence[Prompt]) -> list[int]:
+    """Tokens of each rendered prompt, image placeholders included."""
+    renderer: Any = recipe.model.renderer()
+    return [len(renderer.render(prompt.messages).tokens) for prompt in prompts]
