@@ -97,7 +97,12 @@ class Policy(Plugin):
     @property
     def precision(self) -> Literal["float32", "bfloat16"]:
         """What the forward pass computes in; known once the policy is open."""
-        return _precision(self.dtype, self._opened.context.device)
+        return self._precision(self._opened.context.device)
+
+    def _precision(self, device: str) -> Literal["float32", "bfloat16"]:
+        from trainer.ops.devices import fast_dtype
+
+        return fast_dtype(device) if self.dtype == "auto" else self.dtype
 
     @property
     def module(self) -> nn.Module:
@@ -178,11 +183,11 @@ class Policy(Plugin):
         return merged_weights(self.backbone)
 
     def probe(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
-        """As `Engine.logprobs`, by the policy in eval mode: both sides of the weight probe. A
-        banned token (an image placeholder of the prompt) counts as 0."""
+        """As `Engine.logprobs`, by the policy in eval mode: both sides of the weight probe. Banned
+        tokens (image placeholders of the prompt) have -inf."""
         import torch
 
-        from trainer.ops.arrangement import Row, scatter
+        from trainer.ops.arrangement import Row
 
         asked = []
         for number, (tokens, inputs) in enumerate(rows):
@@ -191,8 +196,13 @@ class Policy(Plugin):
             asked.append(Row(ids, actions, inputs, group=number))
         with torch.no_grad():
             logprobs, _ = self._forward(asked, 1.0, False, None)
-        filled = scatter(logprobs, asked, max(len(row.tokens) for row in asked)).tolist()
-        return [values[1 : len(row.tokens)] for values, row in zip(filled, asked, strict=True)]
+        parts = logprobs.cpu().split([len(row.actions) for row in asked])
+        found = []
+        for row, values in zip(asked, parts, strict=True):
+            whole = torch.full((len(row.tokens),), float("-inf"))
+            whole[row.actions] = values.float()
+            found.append(whole[1:].tolist())
+        return found
 
     def export(self, folder: Path) -> None:
         """Writes weights, config and tokenizer so that transformers' `from_pretrained` loads
@@ -247,7 +257,7 @@ class Policy(Plugin):
             model.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
-        compute = getattr(torch, _precision(self.dtype, context.device))
+        compute = getattr(torch, self._precision(context.device))
         module = LogprobModel(model, head_chunk=self.head_chunk, compute=compute)
         return module.to(context.device).train(), adapter
 
@@ -305,15 +315,6 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     yield
     if before and not training:
         module.train()
-
-
-def _precision(dtype: str, device: str) -> Literal["float32", "bfloat16"]:
-    if dtype != "auto":
-        return dtype
-    import torch
-
-    fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if fast else "float32"
 
 
 def _with_lora(model: nn.Module, lora: Lora) -> Any:
