@@ -30,7 +30,7 @@ _PROCESSOR_FILES = (
 
 class Pretrained(Model):
     path: str
-    """Name on the Hub (`Qwen/Qwen2.5-0.5B-Instruct`) or a folder (relative to where Cohort runs)."""
+    """Name on the Hub (`Qwen/Qwen2.5-0.5B-Instruct`), or a folder relative to where Cohort runs."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
     chat_template: str | None = None
@@ -153,8 +153,8 @@ class Pretrained(Model):
         )
         if looks_local and ("/" in self.path or path.exists()):
             raise ConfigError(
-                f"model.path: there is no folder {self.path!r} (looked for {path.absolute()}); give "
-                "a folder with config.json, or a Hub name such as Qwen/Qwen2.5-0.5B-Instruct"
+                f"model.path: there is no folder {self.path!r} ({path.absolute()}); give a "
+                "folder with config.json, or a Hub name such as Qwen/Qwen2.5-0.5B-Instruct"
             )
         return self.path
 

@@ -26,12 +26,13 @@ def permuted(position: int, size: int, key: str) -> int:
     while True:
         left, right = value >> half, value & mask
         for i in range(ROUNDS):
-            left, right = right, left ^ (_digest(key, i, right) & mask)
+            left, right = right, left ^ (stable_hash(f"{key}/{i}/{right}") & mask)
         value = left << half | right
         if value < size:
             return value
 
 
-def _digest(key: str, i: int, value: int) -> int:
-    text = f"{key}/{i}/{value}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+def stable_hash(content: object) -> int:
+    """64 bits that are the same in every process, of anything whose `repr` is stable."""
+    digest = hashlib.blake2b(repr(content).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
