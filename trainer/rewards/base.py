@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
+
+from pydantic import AfterValidator, ModelWrapValidatorHandler, model_validator
 
 from trainer.plugin import Plugin
 from trainer.types import Group, Prompt, Rollout, Score
@@ -30,8 +34,8 @@ class RewardContext(Protocol):
 
     async def score(self, reward: Reward, group: Group) -> list[Score]: ...
 
-    async def isolate(self, reward: PointwiseReward, group: Group) -> list[Score]:
-        """Grades each rollout in a worker process that is killed at the deadline."""
+    async def isolate(self, reward: IsolatedReward, group: Group) -> list[Score]:
+        """Grades in a worker process that is killed at the deadline."""
         ...
 
     async def logprobs(
@@ -50,6 +54,14 @@ class Reward(Plugin):
     needs: ClassVar[frozenset[str]] = frozenset()
     """What must be there: data columns (`answer`, `meta.box`) and services (`engine`, `judge`,
     `images`). A property where it depends on the fields."""
+
+    @model_validator(mode="wrap")  # outside `_resolve`; a `before` validator would run inside it
+    @classmethod
+    def _function_is_a_type(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        """`reward: {function: my_pkg.mod:fn}` needs no `type`."""
+        if cls is Reward and isinstance(data, Mapping) and "function" in data:
+            data = {"type": "function", **data}
+        return handler(data)
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
@@ -72,20 +84,116 @@ class Reward(Plugin):
         """Undoes `state_dict`."""
 
 
-class PointwiseReward(Reward):
-    """Grades one rollout at a time, with plain synchronous Python.
+Verdict = float | bool | None | Score
+"""What grading code may return for one rollout: a number, None for "does not apply", or a whole
+`Score`."""
 
-    Subclasses write `grade` only. It runs in a worker process, never on the event loop: it may
-    raise, hang or exit, and the run goes on.
+
+@dataclass(slots=True)
+class Call:
+    """Facts for one `grade_group`, and what it has to say besides scores."""
+
+    step: int = 0
+    total_steps: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Numbers to log; averaged over the calls of a step."""
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    """Extra columns for the rollout log, one value per rollout."""
+
+
+class IsolatedReward(Reward):
+    """Grades with plain synchronous Python in a worker process, never on the event loop: it may
+    raise, hang or exit, and the run goes on. Workers do not import torch by themselves.
+
+    Subclasses write `grade_group`, or derive from `PointwiseReward`.
     """
 
-    def grade(self, rollout: Rollout, prompt: Prompt) -> float | bool | None | Score:
-        """A number, or None for "does not apply", or a whole `Score`.
+    pointwise: ClassVar[bool] = False
+    """True: rollouts are graded one by one, each with its own deadline. False: the group is
+    graded in one call, and its deadline is that of its rollouts together."""
 
-        `rollout.reply` is the last answer's text, `prompt.answer` the gold one, `prompt.meta` the
-        data row. Token tensors and images are left out unless `images` is in `needs`.
-        """
+    def warm(self) -> None:
+        """Imports what grading needs. Called once per worker, before any deadline runs."""
+
+    def grade_group(self, group: Group, call: Call) -> list[Verdict]:
+        """One verdict per rollout, in order. What a group holds here: see `PointwiseReward`."""
         raise NotImplementedError
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         return await ctx.isolate(self, group)
+
+
+class PointwiseReward(IsolatedReward):
+    """Grades one rollout at a time. Subclasses write `grade` only."""
+
+    pointwise: ClassVar[bool] = True
+
+    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
+        """A number, or None for "does not apply", or a whole `Score`.
+
+        `rollout.reply` is the last answer's text, `prompt.answer` the gold one, `prompt.meta` the
+        data row. Model inputs (pixel values) are left out. So are images, unless `images` is in
+        `needs`: what is left of one is `{"type": "image", "size": (width, height)}`.
+        """
+        raise NotImplementedError
+
+    def grade_group(self, group: Group, call: Call) -> list[Verdict]:
+        return [self.grade(rollout, group.prompt) for rollout in group.rollouts]
+
+
+class CompositeReward(Reward):
+    """Combines other rewards. Opens them, lets them learn and saves their state."""
+
+    def children(self) -> dict[str, Reward]:
+        """The rewards inside, by the name their parts are logged under."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(child.needs for child in self.children().values()))
+
+    @asynccontextmanager
+    async def open(self, context: Context) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for child in self.children().values():
+                await stack.enter_async_context(child.open(context))
+            yield
+
+    async def learn(self, groups: list[Group], batch: Batch) -> dict[str, float]:
+        report = {}
+        for name, child in self.children().items():
+            learned = await child.learn(groups, batch)
+            report |= {f"{name}/{key}": value for key, value in learned.items()}
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {name: child.state_dict() for name, child in self.children().items()}
+        return {name: state for name, state in states.items() if state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, child in self.children().items():
+            if name in state:
+                child.load_state_dict(state[name])
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+"""A regular expression, checked when the recipe is read."""
+
+
+def named_parts(name: str, score: Score) -> dict[str, float | None]:
+    """A child's value and parts, as parts of its parent: `{"a": 1.0, "a/b": 0.5}`."""
+    return {name: score.value} | {f"{name}/{part}": value for part, value in score.parts.items()}
+
+
+def flatten(reward: Reward) -> list[Reward]:
+    """The reward and everything inside it."""
+    inside = reward.children().values() if isinstance(reward, CompositeReward) else ()
+    return [reward, *(deep for child in inside for deep in flatten(child))]

@@ -1,0 +1,95 @@
+"""Axis-aligned boxes (x1, y1, x2, y2), continuous and half-open: area (x2 - x1)(y2 - y1), never
+the +1 pixel of old code. Overlaps follow the card block-box-iou-family. Plain Python, no torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+Box = tuple[float, float, float, float]
+
+_N = r"\s*([-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12}))\s*"
+_LIST = re.compile(rf"[\[(]{_N},{_N},{_N},{_N}[\])]")
+_CORNERS = re.compile(rf"[\[(]{_N},{_N}[\])]\s*,\s*[\[(]{_N},{_N}[\])]")
+_BARE = re.compile(rf"{_N}[,\s]{_N}[,\s]{_N}[,\s]{_N}")
+
+
+def parse_boxes(text: str) -> list[Box]:
+    """Every `[x1, y1, x2, y2]`, `(x1, y1, x2, y2)` and `(x1, y1), (x2, y2)` of the text, in
+    order, also inside JSON; if the whole text is four numbers, these. Corners are not sorted."""
+    found = [
+        (match.start(), tuple(float(number) for number in match.groups()))
+        for pattern in (_LIST, _CORNERS)
+        for match in pattern.finditer(text)
+    ]
+    if not found and (bare := _BARE.fullmatch(text)):
+        found = [(0, tuple(float(number) for number in bare.groups()))]
+    return [box for _, box in sorted(found)]
+
+
+def as_box(value: object) -> Box:
+    """Four finite numbers from a list or a text; ValueError if it is not one valid box."""
+    boxes = parse_boxes(value) if isinstance(value, str) else [value]
+    try:
+        (x1, y1, x2, y2) = (float(number) for number in boxes[-1])
+    except (TypeError, ValueError, IndexError):
+        raise ValueError(f"expected a box [x1, y1, x2, y2], got {value!r}") from None
+    box = x1, y1, x2, y2
+    if not is_valid(box):
+        raise ValueError(f"box {value!r} must be finite with x2 > x1 and y2 > y1")
+    return box
+
+
+def is_valid(box: Box) -> bool:
+    """Finite, with x2 > x1 and y2 > y1."""
+    return all(math.isfinite(v) for v in box) and box[2] > box[0] and box[3] > box[1]
+
+
+def sorted_corners(box: Box) -> Box:
+    """The same two corners, as top left and bottom right."""
+    x1, y1, x2, y2 = box
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def scale_box(box: Box, factor: Sequence[float]) -> Box:
+    """x times `factor[0]`, y times `factor[1]`."""
+    (x1, y1, x2, y2), (fx, fy) = box, factor
+    return x1 * fx, y1 * fy, x2 * fx, y2 * fy
+
+
+def area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union in [0, 1] of two valid boxes."""
+    inter = _intersection(a, b)
+    union = area(a) + area(b) - inter
+    return inter / union if union > 0 else 0.0
+
+
+def giou(a: Box, b: Box) -> float:
+    """IoU - (C - U) / C in (-1, 1], C the area of the smallest enclosing box."""
+    x1, y1, x2, y2 = _enclosing(a, b)
+    hull, union = (x2 - x1) * (y2 - y1), area(a) + area(b) - _intersection(a, b)
+    return iou(a, b) - (hull - union) / hull if hull > 0 else iou(a, b)
+
+
+def diou(a: Box, b: Box) -> float:
+    """IoU - d^2 / c^2 in (-1, 1]: distance of the centres over diagonal of the enclosing box."""
+    x1, y1, x2, y2 = _enclosing(a, b)
+    diagonal = (x2 - x1) ** 2 + (y2 - y1) ** 2
+    distance = (a[0] + a[2] - b[0] - b[2]) ** 2 / 4 + (a[1] + a[3] - b[1] - b[3]) ** 2 / 4
+    return iou(a, b) - distance / diagonal if diagonal > 0 else iou(a, b)
+
+
+def _intersection(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+def _enclosing(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])

@@ -1,0 +1,345 @@
+"""The border between rewards and a run: whatever reward code does, each rollout gets a `Score`.
+
+A fault (it raised, hung, crashed, was not finite, had the wrong length) is data: the sample's
+value is None, it is counted, and too large a share of faults stops the run with a report.
+What is not a reward's fault, a missing package or a dead engine, is raised as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import random
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.engines.base import Request, Sampling
+from trainer.errors import CohortError, MissingService, RewardFaults
+from trainer.isolation import Pool, open_pool
+from trainer.ops.verdict import describe, judged
+from trainer.rewards.base import IsolatedReward, Reward, flatten
+from trainer.rollouts.base import seed_of
+from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus, Status
+from trainer.worker import Failed, Graded, Work
+
+if TYPE_CHECKING:
+    from trainer.config import Scoring
+    from trainer.engines.base import Engine
+    from trainer.renderer import Renderer
+
+FIRST_CHECK = 32
+"""Samples seen before the fault budget is looked at: one early fault is no trend."""
+REASONS_KEPT = 500
+"""Distinct reasons counted apart; what comes later is counted by its status alone."""
+UNPLAYED = (Status.ENV_ERROR, Status.TIMEOUT, Status.ABORTED)
+"""Rollouts that ended through no doing of the policy: not scored, no fault of the reward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    status: ScoreStatus
+    reason: str
+    example: str
+
+
+class Scorer:
+    """Scores groups of one run. Any number of groups may be scored at once."""
+
+    def __init__(
+        self,
+        reward: Reward,
+        config: Scoring,
+        pool: Pool,
+        *,
+        seed: int,
+        total_steps: int,
+        engine: Engine | None = None,
+        renderer: Renderer | None = None,
+    ):
+        self.reward, self.config, self.pool = reward, config, pool
+        self.seed, self.total_steps = seed, total_steps
+        self.engine, self.renderer = engine, renderer
+        self.reasons: Counter[str] = Counter()
+        """Why samples have no value, or one for an unreadable answer; over the whole run."""
+        self._window: deque[Fault | None] = deque(maxlen=config.fault_window)
+        self._counts: Counter[str] = Counter()
+        self._metrics: dict[str, list[float]] = {}
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls,
+        reward: Reward,
+        config: Scoring,
+        *,
+        seed: int,
+        total_steps: int,
+        engine: Engine | None = None,
+        renderer: Renderer | None = None,
+        log: Path | None = None,
+    ) -> AsyncIterator[Scorer]:
+        """Starts the workers if some reward needs them, and ends them. `log` takes what reward
+        code prints; None: the standard error stream."""
+        warm = any(isinstance(inside, IsolatedReward) for inside in flatten(reward))
+        async with open_pool(config.workers, log, warm=warm) as pool:
+            yield cls(
+                reward,
+                config,
+                pool,
+                seed=seed,
+                total_steps=total_steps,
+                engine=engine,
+                renderer=renderer,
+            )
+
+    async def score_group(
+        self, group: Group, step: int, *, reward: Reward | None = None
+    ) -> list[Score]:
+        """Sets `score` of every rollout and returns the scores. `reward` replaces the run's own,
+        for an evaluation; its faults count just the same.
+
+        Raises `RewardFaults` when more than `fault_budget` of the last `fault_window` samples
+        failed, looked at once min(32, fault_window) samples were scored. Never raises for what
+        reward code does otherwise.
+        """
+        played = [r for r in group.rollouts if r.status not in UNPLAYED]
+        scored = await self.border(reward or self.reward, Group(group.prompt, played), step)
+        results = iter(scored)
+        scores = []
+        for number, rollout in enumerate(group.rollouts):
+            if rollout.status in UNPLAYED:
+                reason = f"the rollout ended with {rollout.status}"
+                rollout.score = Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+            else:
+                rollout.score = next(results)
+                self._watch(rollout.score, f"prompt {group.prompt.id}, rollout {number}")
+            self._count(rollout.score)
+            scores.append(rollout.score)
+        self._check_budget()
+        return scores
+
+    def report(self) -> dict[str, float]:
+        """Counts of samples since the last call, and means of what `log_metric` was given:
+        `reward/scored`, `reward/none` (without a value), `reward/faults`, `reward/<status>`."""
+        counts, self._counts = self._counts, Counter()
+        metrics, self._metrics = self._metrics, {}
+        keys = ["scored", "none", "faults", *(s for s in ScoreStatus if s in counts)]
+        report = {f"reward/{key}": float(counts[key]) for key in keys}
+        means = {f"reward/metric/{k}": sum(v) / len(v) for k, v in sorted(metrics.items())}
+        return report | means
+
+    async def border(self, reward: Reward, group: Group, step: int) -> list[Score]:
+        """One checked score per rollout; raises `CohortError` alone.
+
+        The deadline of a group is `deadline` times its rollouts, of the reward's own time: the
+        clock stands still while it waits for another reward, a worker or an engine, which have
+        limits of their own. Code that blocks the event loop cannot be interrupted: what computes
+        belongs into an `IsolatedReward`.
+        """
+        rollouts = group.rollouts
+        if not rollouts:
+            return []
+        limit = self.config.deadline * len(rollouts)
+        clock = asyncio.timeout(limit)
+        try:
+            async with clock:
+                returned = await reward.score(group, _Border(self, group.prompt, step, clock))
+        except TimeoutError as error:
+            if not clock.expired():
+                return _all(rollouts, ScoreStatus.RAISED, describe(error))
+            reason = f"{reward.name()} took more than {limit:g} s for {len(rollouts)} rollouts"
+            return _all(rollouts, ScoreStatus.TIMEOUT, reason)
+        except CohortError:
+            raise
+        except (Exception, SystemExit) as error:  # the reward border
+            return _all(rollouts, ScoreStatus.RAISED, describe(error))
+        return judged(returned, rollouts)
+
+    def note(self, graded: Graded, rollouts: list[Rollout]) -> None:
+        """Keeps what a reward logged beside its scores; columns go to `Rollout.meta["logged"]`."""
+        for name, value in graded.metrics.items():
+            self._metrics.setdefault(name, []).append(value)
+        for name, values in graded.columns.items():
+            for rollout, value in zip(rollouts, values, strict=False):
+                rollout.meta.setdefault("logged", {})[name] = value
+
+    def _count(self, score: Score) -> None:
+        self._counts[score.status.value] += 1
+        self._counts["scored" if score.value is not None else "none"] += 1
+        self._counts["faults"] += score.status.is_fault
+        if score.status is not ScoreStatus.OK:
+            key = f"{score.status}: {score.reason}" if score.reason else str(score.status)
+            full = key not in self.reasons and len(self.reasons) >= REASONS_KEPT
+            self.reasons[str(score.status) if full else key] += 1
+
+    def _watch(self, score: Score, example: str) -> None:
+        fault = Fault(score.status, score.reason, example) if score.status.is_fault else None
+        self._window.append(fault)
+
+    def _check_budget(self) -> None:
+        seen, config = len(self._window), self.config
+        faults = [fault for fault in self._window if fault]
+        if seen < min(FIRST_CHECK, config.fault_window):
+            return
+        if len(faults) <= config.fault_budget * seen:
+            return
+        tally = Counter((fault.status, fault.reason) for fault in faults)
+        examples = {(fault.status, fault.reason): fault.example for fault in faults}
+        lines = [
+            f"  {count:>4} x {status}: {reason}  (for instance {examples[status, reason]})"
+            for (status, reason), count in tally.most_common(5)
+        ]
+        if len(tally) > 5:
+            rest = len(faults) - sum(count for _, count in tally.most_common(5))
+            lines.append(f"  {rest:>4} x {len(tally) - 5} other reasons")
+        raise RewardFaults(
+            f"reward {self.reward.name()!r} failed to score {len(faults)} of the last {seen} "
+            f"samples ({len(faults) / seen:.0%}, scoring.fault_budget is "
+            f"{config.fault_budget:.0%}):\n" + "\n".join(lines) + "\n"
+            "Mend the reward (`cohort score --reward ... rows.jsonl` tries it alone), or raise "
+            "scoring.deadline or scoring.fault_budget."
+        )
+
+
+class _Border:
+    """`RewardContext` of one reward scoring one group."""
+
+    def __init__(self, scorer: Scorer, prompt: Prompt, step: int, clock: asyncio.Timeout):
+        self.step, self.total_steps = step, scorer.total_steps
+        self.rng = random.Random(seed_of(scorer.seed, prompt.serial, "reward"))
+        self._scorer, self._prompt, self._clock = scorer, prompt, clock
+        self._waiting = 0
+        self._left = 0.0
+        self._continued: Counter[tuple[int, ...]] = Counter()
+
+    async def score(self, reward: Reward, group: Group) -> list[Score]:
+        with self._paused():
+            return await self._scorer.border(reward, group, self.step)
+
+    async def isolate(self, reward: IsolatedReward, group: Group) -> list[Score]:
+        with self._paused():
+            blob = pickle.dumps(reward)
+            prompt = lean_prompt(group.prompt, images="images" in reward.needs)
+            size = 1 if reward.pointwise else max(1, len(group.rollouts))
+            units = [group.rollouts[i : i + size] for i in range(0, len(group.rollouts), size)]
+            grading = [self._grade(blob, prompt, n, unit) for n, unit in enumerate(units)]
+            return [score for scores in await asyncio.gather(*grading) for score in scores]
+
+    async def _grade(
+        self, blob: bytes, prompt: Prompt, number: int, rollouts: list[Rollout]
+    ) -> list[Score]:
+        scorer = self._scorer
+        try:
+            shipped = pickle.dumps(Group(prompt, [lean_rollout(r) for r in rollouts]))
+        except Exception as error:  # the reward border: data rows and artifacts hold anything
+            reason = f"cannot be sent to a worker: {describe(error)}"
+            return _all(rollouts, ScoreStatus.RAISED, reason)
+        seed = seed_of(scorer.seed, prompt.serial, number, "grade")
+        work = Work(blob, shipped, self.step, self.total_steps, seed)
+        reply = await scorer.pool.run(work, scorer.config.deadline * len(rollouts))
+        if isinstance(reply, Failed):
+            if reply.missing:
+                raise MissingService(reply.reason)
+            return _all(rollouts, reply.status, reply.reason)
+        scorer.note(reply, rollouts)
+        return reply.scores
+
+    async def logprobs(
+        self, rows: list[tuple[list[int], dict[str, Any]]], model: str = "policy"
+    ) -> list[list[float]]:
+        if model != "policy":
+            raise MissingService(f"ctx.logprobs(model={model!r}): only 'policy' is served")
+        engine = self._engine("ctx.logprobs")
+        with self._paused():
+            return await engine.logprobs(rows)
+
+    async def continue_(self, tokens: list[int], inputs: dict[str, Any], **sampling: Any) -> str:
+        engine = self._engine("ctx.continue_")
+        if self._scorer.renderer is None:
+            raise MissingService("ctx.continue_ needs a renderer to turn tokens into text")
+        key = tuple(tokens)
+        turn = self._continued[key]  # the n-th continuation of this very prefix
+        self._continued[key] += 1
+        serial = self._prompt.serial
+        request = Request(
+            tokens=list(tokens),
+            sampling=Sampling(**sampling),
+            seed=seed_of(self._scorer.seed, serial, "continue", turn, *key),
+            inputs=inputs,
+            order=(serial, -1, turn),
+        )
+        with self._paused():
+            completion = await engine.sample(request)
+        return self._scorer.renderer.decode(completion.tokens)
+
+    def _engine(self, what: str) -> Engine:
+        if self._scorer.engine is None:
+            raise MissingService(
+                f"{what} needs an engine, and this run or command has none; a reward that uses it "
+                "works in `cohort train` and `cohort eval`"
+            )
+        return self._scorer.engine
+
+    @contextlib.contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Stops the deadline; calls may overlap."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            self._left = (self._clock.when() or loop.time()) - loop.time()
+            self._set(None)
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._set(loop.time() + self._left)
+
+    def _set(self, when: float | None) -> None:
+        with contextlib.suppress(RuntimeError):  # over already: a task the reward left behind
+            self._clock.reschedule(when)
+
+
+def _all(rollouts: list[Rollout], status: ScoreStatus, reason: str) -> list[Score]:
+    return [Score.fault(status, reason) for _ in rollouts]
+
+
+def lean_rollout(rollout: Rollout) -> Rollout:
+    """Without model inputs (pixel values), which rules do not read and pipes do not like."""
+    spans = [replace(span, inputs={}) if span.inputs else span for span in rollout.spans]
+    return replace(rollout, spans=spans, score=None)
+
+
+def lean_prompt(prompt: Prompt, *, images: bool) -> Prompt:
+    """Unless `images`: image parts keep only `size`, images in the data row are left out."""
+    if images:
+        return prompt
+    messages = tuple(
+        message
+        if isinstance(message.get("content"), str)
+        else message | {"content": [_without_image(part) for part in message.get("content") or ()]}
+        for message in prompt.messages
+    )
+    meta = {name: value for name, value in prompt.meta.items() if not _is_image(value)}
+    return replace(prompt, messages=messages, meta=meta)
+
+
+def _without_image(part: Any) -> Any:
+    if not isinstance(part, dict) or "image" not in part:
+        return part
+    rest = {name: value for name, value in part.items() if name != "image"}
+    size = getattr(part["image"], "size", None)
+    return rest | ({"size": tuple(size)} if isinstance(size, tuple | list) else {})
+
+
+def _is_image(value: Any) -> bool:
+    """Pictures as PIL, bytes, arrays, or the {"bytes": ...} of the `datasets` library."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(_is_image(item) for item in value)
+    if isinstance(value, dict):
+        return isinstance(value.get("bytes"), bytes)
+    return isinstance(value, bytes) or type(value).__module__.partition(".")[0] == "PIL"
