@@ -21,8 +21,8 @@ from torch import Tensor
 
 from trainer.errors import CohortError
 from trainer.ops.aggregation import coefficients
-from trainer.ops.masked import masked_sum
 from trainer.ops.batches import merge, take
+from trainer.ops.masked import masked_sum
 from trainer.ops.schedule import learning_rate
 from trainer.ops.tally import Tally
 

@@ -125,7 +125,8 @@ def make_recipe() -> Callable[..., Recipe]:
             "learner": {},
         }
         merged = {**defaults, **fields}
-        merged["learner"] = {"lr": 0.01, "token_budget": 1000, **merged["learner"]}
+        own = {"lr": 0.01, "token_budget": 1000, "clip_norm": None}
+        merged["learner"] = {**own, **merged["learner"]}
         return Recipe(**merged)
 
     return make
@@ -176,7 +177,7 @@ def batch() -> Batch:
 
 @pytest.fixture
 def gradients() -> Callable[[Learner, Batch], dict[str, Tensor]]:
-    """`gradients(learner, batch)`: of the first update, before clipping; {name: tensor}."""
+    """`gradients(learner, batch)`: {name: tensor} as the first optimiser step sees them."""
 
     def compute(learner: Learner, batch: Batch) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -185,7 +186,7 @@ def gradients() -> Callable[[Learner, Batch], dict[str, Tensor]]:
             named = learner.module.named_parameters()
             found.update({n: p.grad.clone() for n, p in named} if not found else {})
 
-        learner.optimizer.register_step_pre_hook(keep)
+        learner.optimizer.optimizer.register_step_pre_hook(keep)
         learner.update(learner.advantage(learner.annotate(batch)), 1)
         return found
 
