@@ -111,9 +111,19 @@ class Policy(Plugin):
         return self._opened.outer
 
     @property
+    def bare_module(self) -> LogprobModel:
+        """`module` without accelerate's wrappers: its parameter names go into checkpoints."""
+        return self._opened.inner
+
+    @property
     def backbone(self) -> nn.Module:
         """The transformers model inside `module`."""
         return self._opened.inner.backbone
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids the head scores."""
+        return self.backbone.config.get_text_config().vocab_size
 
     def attach(self, module: nn.Module) -> None:
         """Takes the module back after accelerate wrapped it."""
@@ -252,7 +262,7 @@ class Policy(Plugin):
                 )
         adapter = None
         if self.lora is not None:
-            adapter = _with_lora(model, self.lora)
+            adapter = _with_lora(model, self.lora, context.seed)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
@@ -317,8 +327,10 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
         module.train()
 
 
-def _with_lora(model: nn.Module, lora: Lora) -> Any:
-    """Puts adapters into `model` in place; returns peft's view of it, for saving and switching."""
+def _with_lora(model: nn.Module, lora: Lora, seed: int) -> Any:
+    """Puts adapters into `model` in place; returns peft's view of it, for saving and switching.
+    Leaves torch's global random state alone."""
+    import torch
     from peft import LoraConfig, get_peft_model
 
     targets = lora.target_modules
@@ -329,4 +341,6 @@ def _with_lora(model: nn.Module, lora: Lora) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return get_peft_model(model, config)
