@@ -37,7 +37,7 @@ def test_the_report_of_a_repeated_micro_batch_counts_it_once(make_learner, batch
 
 def test_a_single_row_that_does_not_fit_is_an_error(make_learner, batch) -> None:
     learner = make_learner(policy={"memory": 5})
-    with pytest.raises(CohortError, match="micro-batch of a single row.*gradient_checkpointing"):
+    with pytest.raises(CohortError, match=r"micro-batch of a single row.*gradient_checkpointing"):
         learner.update(learner.advantage(batch), 1)
 
 
