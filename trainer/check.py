@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -19,6 +18,7 @@ from trainer.ops.panels import PHASES, duration
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
+    from trainer.plan import Batch, Memory, Size
     from trainer.types import Prompt
 
 COLUMNS = ("answer", "task", "images")
@@ -51,9 +51,9 @@ def check_recipe(recipe: Recipe) -> Check:
     check.page.append(Rule(f"{recipe.name} · {recipe.stage}"))
     check.problems += missing_needs(recipe)
     check.page.append(_settings(recipe))
-    prompts: list[Prompt] = []
     try:
-        prompts = list(islice(iter(recipe.prompts.stream(recipe.seed).__next__, None), ROWS))
+        stream = recipe.prompts.stream(recipe.seed)
+        prompts = [next(stream) for _ in range(ROWS)]
         check.page.append(_data(recipe, prompts))
         check.page.append(_plan(recipe, prompts))
     except CohortError as error:
@@ -143,14 +143,14 @@ def _device(recipe: Recipe) -> tuple[str, bool]:
     """(device, whether the policy computes in bfloat16 there)."""
     import torch
 
-    cuda = torch.cuda.is_available()
-    auto = cuda and torch.cuda.is_bf16_supported()
-    return "cuda" if cuda else "cpu", {"auto": auto, "bfloat16": True}.get(
-        recipe.policy.dtype, False
-    )
+    from trainer.ops.devices import fast_dtype
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = fast_dtype(device) if recipe.policy.dtype == "auto" else recipe.policy.dtype
+    return device, dtype == "bfloat16"
 
 
-def _model(recipe: Recipe, size, half: bool) -> Table:
+def _model(recipe: Recipe, size: Size, half: bool) -> Table:
     grid = _grid()
     grid.add_row("parameters", f"{count(size.parameters)}, {count(size.trainable)} trained")
     if recipe.policy.lora:
@@ -162,7 +162,7 @@ def _model(recipe: Recipe, size, half: bool) -> Table:
     return grid
 
 
-def _batch(recipe: Recipe, batch, lengths: list[int]) -> Table:
+def _batch(recipe: Recipe, batch: Batch, lengths: list[int]) -> Table:
     grid, learner = _grid(), recipe.learner
     size = recipe.rollouts.group_size
     grid.add_row("rollouts", f"{batch.groups} prompts x {size} answers = {batch.rollouts}")
@@ -189,11 +189,11 @@ def _batch(recipe: Recipe, batch, lengths: list[int]) -> Table:
     return grid
 
 
-def _launch(batch) -> str:
+def _launch(batch: Batch) -> str:
     return "WORLD_SIZE" if batch.world > 1 else "torchrun --nproc_per_node N for more"
 
 
-def _memory(memory, size, batch, half: bool) -> Table:
+def _memory(memory: Memory, size: Size, batch: Batch, half: bool) -> Table:
     from trainer.plan import sync_bytes
 
     grid = _grid()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,9 @@ from trainer.config import Recipe
 from trainer.errors import ConfigError
 from trainer.ops.yaml12 import Dumper, Section, parse
 from trainer.plugin import Plugin, find
+
+B = TypeVar("B", bound=BaseModel)
+P = TypeVar("P", bound=Plugin)
 
 DIRECTIVES = frozenset({"extends", "scale", "scales", "stages"})
 """Keys of a file that are not fields of a `Recipe`."""
@@ -43,13 +46,14 @@ def load_recipe(
     chosen = scale or next((v for k, v in reversed(changes) if k == ["scale"]), None)
     files = _files(path, ())
     tree = _layers(files, _scale(path, files, chosen))
+    tree.setdefault("stages", Section({str(tree.get("stage", "rl")): None}))
     local = []
     for keys, value in changes:
         if keys[0] == "stages":
             tree = _put(tree, keys, value)
         elif keys != ["scale"]:
             local.append((keys, value))
-    stages = tree.pop("stages", None) or Section({str(tree.get("stage", "rl")): None})
+    stages = tree.pop("stages")
     if stage is not None:
         stages = _pick(stages, [stage], str(path))
     recipes = []
@@ -58,7 +62,7 @@ def load_recipe(
         for keys, value in local:
             own = _put(_typed(own), keys, value)
         own["stage"] = name
-        recipes.append(_validated(path, _typed(own)))
+        recipes.append(_validated(Recipe, str(path), _typed(own)))
     return recipes
 
 
@@ -76,6 +80,12 @@ def dump_recipe(recipe: Recipe) -> str:
 def read_yaml(path: Path) -> Any:
     """The value in a YAML file, without `extends` or scales; ConfigError if it is not YAML."""
     return parse(_read(path, ()), str(path))
+
+
+def load_plugin(base: type[P], text: str, source: str) -> P:
+    """A plug-in from YAML text: `text/exact` or `{type: vision/iou}`. `source` names it in errors."""
+    value = parse(text, source, lines=False)
+    return _validated(base, source, Section({"type": value}) if isinstance(value, str) else value)
 
 
 def merge(base: Section, over: Section) -> Section:
@@ -202,7 +212,7 @@ def _override(text: str) -> tuple[list[str], Any]:
     keys, equals, value = text.partition("=")
     if not equals or not all(keys.split(".")):
         raise ConfigError(f"{text!r}: an override is key=value, for instance loss.clip_high=0.28")
-    return keys.split("."), parse(value, f"override {keys}")
+    return keys.split("."), parse(value, f"override {keys}", lines=False)
 
 
 def _put(tree: Any, keys: Sequence[str], value: Any, path: str = "") -> Any:
@@ -282,19 +292,20 @@ def _class_of(base: type[BaseModel], value: Any) -> type[BaseModel]:
         return base
 
 
-def _validated(path: Path, tree: Section) -> Recipe:
+def _validated(cls: type[B], source: str, tree: Any) -> B:
     try:
-        return Recipe.model_validate(tree)
+        return cls.model_validate(tree)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(path, tree, e) for e in error.errors(include_url=False))
+        problems = error.errors(include_url=False)
+        lines = dict.fromkeys(_explain(cls, source, tree, problem) for problem in problems)
         raise ConfigError("\n".join(lines)) from None
 
 
-def _explain(path: Path, tree: Section, error: Any) -> str:
+def _explain(root: type[BaseModel], source: str, tree: Any, error: Any) -> str:
     """One problem as `file:line: key = value: what to do`."""
     node: Any = tree
-    cls: type[BaseModel] = Recipe
-    where, keys, loc = str(path), [], error["loc"]
+    cls = _class_of(root, tree)
+    where, keys, loc = source, [], error["loc"]
     owner = cls
     for depth, key in enumerate(loc):
         present = _has(node, key)

@@ -50,20 +50,23 @@ class Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = _resolvers()
     source = ""
+    lines = True
+
+    def _place(self, mark: yaml.Mark) -> str:
+        return f"{self.source}:{mark.line + 1}" if self.lines else self.source
 
     def _mapping(self, node: yaml.MappingNode) -> Section:
         section = Section()
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if isinstance(key, (dict, list)):
-                raise ConfigError(f"{self.source}:{line}: a key must be a plain word, got {key!r}")
+            place = self._place(key_node.start_mark)
+            if isinstance(key, dict | list):
+                raise ConfigError(f"{place}: a key must be a plain word, got {key!r}")
             if key in section:
                 raise ConfigError(
-                    f"{self.source}:{line}: key {key!r} is given twice, first at "
-                    f"{section.where[key]}; keep one"
+                    f"{place}: key {key!r} is given twice, first at {section.where[key]}; keep one"
                 )
-            section.where[key] = f"{self.source}:{line}"
+            section.where[key] = place
             section[key] = self.construct_object(value_node, deep=True)
         return section
 
@@ -93,16 +96,16 @@ class Dumper(yaml.SafeDumper):
         return super().increase_indent(flow, False)
 
 
-def parse(text: str, source: str) -> Any:
-    """The value of a YAML document; ConfigError names `source` and the line."""
+def parse(text: str, source: str, *, lines: bool = True) -> Any:
+    """The value of a YAML document; ConfigError names `source` and, if `lines`, the line."""
     loader = Loader(text)
-    loader.source = source
+    loader.source, loader.lines = source, lines
     try:
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{line}: not YAML: {error.problem}") from None
+        place = loader._place(mark) if mark else source
+        raise ConfigError(f"{place}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {error}") from None
     finally:

@@ -1,0 +1,218 @@
+"""The command `cohort`. Heavy packages are imported inside the commands, so `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer import __version__
+from trainer.errors import CohortError, ConfigError
+
+if TYPE_CHECKING:
+    from trainer.config import Recipe
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: a run failed; the recipe or the command line is wrong; Ctrl-C."""
+
+OVERRIDES = "settings on top of the file: loss.clip_high=0.28 scale=full stages=[rl]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code. Errors meant for people are one message on
+    standard error; COHORT_TRACEBACK=1 adds the traceback. Other errors always show theirs."""
+    arguments = _parse(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun shows the failing rank's traceback last
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        command = record(command)
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        _say("interrupted" + getattr(arguments, "interrupted", ""))
+        return INTERRUPTED
+    except BrokenPipeError:  # `cohort schema | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    causes = list(_leaves(error))
+    meant = [cause for cause in causes if isinstance(cause, CohortError)]
+    for cause in meant or causes:
+        if not meant or os.environ.get("COHORT_TRACEBACK") == "1":
+            _say("".join(traceback.format_exception(cause)).rstrip())
+    for cause in meant:
+        _say(f"{type(cause).__name__}: {cause}", red=True)
+    return MISUSED if meant and isinstance(meant[0], ConfigError) else FAILED
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The errors inside the groups that asyncio's TaskGroup makes, without repetition."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    found = [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return list({str(leaf): leaf for leaf in reversed(found)}.values())[::-1]
+
+
+def _say(text: str, *, red: bool = False) -> None:
+    rank = os.environ.get("RANK") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    if rank is not None:
+        text = "\n".join(f"[rank {rank}] {line}" for line in text.split("\n"))
+    colour = red and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[1;31m{text}\033[0m" if colour else text, file=sys.stderr, flush=True)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    recipes = _recipes(arguments)
+    from trainer.stages import run_stages
+
+    asyncio.run(run_stages(recipes, fresh=arguments.fresh))
+    return 0
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    recipe = _recipes(arguments)[-1]
+    from rich.console import Console
+
+    from trainer.evaluate import evaluate_checkpoint
+    from trainer.ops.panels import evaluation_table, sample_answers
+
+    table = asyncio.run(evaluate_checkpoint(recipe, arguments.checkpoint))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(table, indent=2, default=str) + "\n")
+    if int(os.environ.get("RANK", "0")) == 0:
+        console = Console()
+        console.print(evaluation_table([table]))
+        console.print(sample_answers([table]) or "")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    recipes = _recipes(arguments)
+    from rich.console import Console
+
+    from trainer.check import check_recipe
+
+    checks = [check_recipe(recipe) for recipe in recipes]
+    for check in checks:
+        Console().print(check)
+    return MISUSED if any(check.problems for check in checks) else 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from trainer.show import show_run
+
+    Console().print(show_run(arguments.run))
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from trainer.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from trainer.rewards.base import Reward
+    from trainer.score_file import score_file, score_table
+    from trainer.yaml import load_plugin
+
+    reward = load_plugin(Reward, arguments.reward, "--reward")
+    rows = asyncio.run(score_file(reward, arguments.rows, deadline=arguments.deadline))
+    Console().print(score_table(rows))
+    if arguments.output:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        arguments.output.write_text("".join(lines), encoding="utf-8")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from trainer.doctor import doctor_page, missing
+
+    Console().print(*doctor_page(), sep="\n")
+    return FAILED if missing() else 0
+
+
+def _recipes(arguments: argparse.Namespace) -> list[Recipe]:
+    from trainer.yaml import load_recipe
+
+    return load_recipe(
+        arguments.recipe,
+        scale=arguments.scale,
+        overrides=arguments.overrides,
+        stage=arguments.stage,
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    wrong = [word for word in rest if word.startswith("-") or "=" not in word]
+    if wrong or (rest and not hasattr(arguments, "overrides")):
+        parser.error(f"unknown argument: {' '.join(wrong or rest)}")
+    if rest:  # argparse takes a list of positionals only in one piece
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cohort",
+        description="Reinforcement-learning post-training for language and vision-language models.",
+    )
+    parser.add_argument("--version", action="version", version=f"cohort {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    def add_recipe(name: str, command: Callable[[argparse.Namespace], int], text: str):
+        sub = add(name, command, text)
+        sub.add_argument("recipe", help="a YAML file")
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+        sub.add_argument("--scale", help="section of `scales` to use (default: tiny)")
+        sub.add_argument("--stage", help="only this stage")
+        return sub
+
+    train = add_recipe("train", _train, "train a recipe, or continue where it stopped")
+    train.add_argument("--fresh", action="store_true", help="start anew: removes the earlier run")
+    train.set_defaults(
+        interrupted=": the same command without --fresh continues after the newest checkpoint"
+    )
+    evaluate = add_recipe("eval", _eval, "measure a checkpoint on the held-out prompts")
+    evaluate.add_argument(
+        "--checkpoint",
+        default="latest",
+        help="latest, start, a step, or a model folder (default: latest)",
+    )
+    evaluate.add_argument("--output", type=Path, help="also write the table as JSON")
+    add_recipe("check", _check, "print the whole plan of a run, without loading weights")
+    show = add("show", _show, "summarise a run folder")
+    show.add_argument("run", type=Path, help="a folder such as runs/quickstart_text")
+    add("schema", _schema, "print the JSON schema of a recipe, for editors")
+    score = add("score", _score, "score recorded answers: debug a reward before any training")
+    score.add_argument("rows", type=Path, help="jsonl: prompt or messages, completion, answer, ...")
+    score.add_argument("--reward", required=True, help="YAML, for instance '{type: vision/iou}'")
+    score.add_argument("--output", type=Path, help="write the scored rows here, as jsonl")
+    score.add_argument("--deadline", type=float, default=10.0, help="seconds per answer")
+    add("doctor", _doctor, "what is installed, what is missing, what that disables")
+    return parser
