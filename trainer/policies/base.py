@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainer.context import Context
-    from trainer.ops.logprobs import LogprobModel
     from trainer.ops.arrangement import Row
+    from trainer.ops.logprobs import LogprobModel
     from trainer.types import Batch
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -176,8 +176,8 @@ class Policy(Plugin):
     def plan(self, batch: Batch, rows: Sequence[int], token_budget: int) -> list[list[int]]:
         """Splits `rows` into micro-batches of at most `token_budget` packed tokens each, rows of
         a group together where they fit. A single longer row gets its own."""
-        from trainer.ops.packing import split
         from trainer.ops.arrangement import batch_rows, row_paths
+        from trainer.ops.packing import split
 
         groups = batch.group.tolist()
         order = sorted(rows, key=lambda i: groups[i])
@@ -282,8 +282,8 @@ class Policy(Plugin):
         """f[sum of actions]: the rows' actions one after the other."""
         import torch
 
-        from trainer.ops.logprobs import Targets
         from trainer.ops.arrangement import arrange, row_paths
+        from trainer.ops.logprobs import Targets
 
         live = self._opened
         device = live.context.device
