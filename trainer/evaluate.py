@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import CheckpointError, ConfigError
 from trainer.models.pretrained import Pretrained
 from trainer.ops.statistics import bootstrap, majority, pass_at_k
-from trainer.ops.text import last_answer
+from trainer.ops.text import tag_content
 from trainer.run import Run
 from trainer.run_state import load_policy
 from trainer.summarize import lean
@@ -135,7 +135,7 @@ def _means(groups: Sequence[Group]) -> list[float]:
 
 
 def _majority(row: Sequence[Rollout], k: int) -> float:
-    answers = [last_answer(r.reply) or r.reply for r in row]
+    answers = [tag_content(r.reply) or r.reply for r in row]
     return majority(answers, [r.score.value for r in row], k)
 
 
