@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
-from trainer.yaml import dump_recipe, load_value
+from trainer.yaml import dump_recipe, read_yaml
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
@@ -56,7 +56,7 @@ def _prepare(recipe: Recipe, folder: Path, fresh: bool) -> str | None:
             _clear(folder)
         path = folder / RESOLVED
         if path.exists() and any((folder / "checkpoints").glob("step_*")):
-            before = load_value(path.read_text(), str(path))
+            before = read_yaml(path)
             changed = differences(before, recipe.model_dump(mode="json"))
             if changed:
                 return (

@@ -62,7 +62,6 @@ def load_run(run: Run, step: int) -> None:
     run.stream.load_state_dict(own["stream"])
     run.replay = run.buffer.load_state_dict(own["buffer"]) + own["replay"]
     run.signal.load_state_dict(own["signal"])
-    run.scorer.load_state_dict(own["scorer"])
     run.step = step
     restore_random_state(own["random"])
 
@@ -98,7 +97,6 @@ def own_state(run: Run) -> dict[str, Any]:
         "buffer": run.buffer.state_dict(),
         "replay": run.replay,
         "signal": run.signal.state_dict(),
-        "scorer": run.scorer.state_dict(),
     }
 
 
