@@ -6,10 +6,10 @@ It checks names and value types. It does not ask for completeness, because a fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.json_schema import models_json_schema
 
 from trainer.config import Recipe
@@ -23,17 +23,22 @@ EXTERNAL = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 def recipe_schema() -> dict[str, Any]:
     """Draft 2020-12 schema with every plug-in that ships, each with its fields and docstrings."""
-    families = sorted(set(_families(Recipe, set())), key=lambda base: base.family)
+    classes: dict[type[BaseModel], None] = {}
+    _reach(Recipe, classes)
+    families = [cls for cls in classes if issubclass(cls, Plugin) and "family" in vars(cls)]
     shipped = {base: [find(base, name) for name in names(base)] for base in families}
-    classes = [Recipe, *families, *(cls for group in shipped.values() for cls in group)]
     refs, top = models_json_schema([(cls, "validation") for cls in classes], ref_template=REF)
     definitions = top["$defs"]
-    for definition in definitions.values():
-        definition.pop("required", None)
 
     def definition_of(cls: type[BaseModel]) -> dict[str, Any]:
         return definitions[_key(refs[cls, "validation"])]
 
+    for cls in classes:
+        node = definition_of(cls)
+        node.pop("required", None)
+        for name, field in cls.model_fields.items():
+            if any(isinstance(mark, BeforeValidator) for mark in field.metadata):
+                _allow_single(node["properties"][name])
     for base, group in shipped.items():
         for cls in group:
             node = definition_of(cls)
@@ -66,9 +71,6 @@ def recipe_schema() -> dict[str, Any]:
 
 def _file(recipe: dict[str, Any]) -> dict[str, Any]:
     """`recipe` (changed in place to the fields of a section) as the schema of a whole file."""
-    listed = recipe["properties"]["monitors"]
-    listed["anyOf"] = [{"type": "array", "items": listed.pop("items")}, {"type": "string"}]
-    listed.pop("type")
     section = {"anyOf": [{"$ref": REF.format(model="Recipe")}, {"type": "null"}]}
     stages = {
         "description": "Stages in order, each with the settings that differ: {sft: {...}, rl: {}}.",
@@ -100,18 +102,24 @@ def _file(recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _families(cls: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[type[Plugin]]:
-    """Every family reachable from `cls`, through the fields of its plug-ins too."""
-    if cls in seen:
+def _reach(cls: type[BaseModel], found: dict[type[BaseModel], None]) -> None:
+    """Adds `cls` and every configuration class below it, all plug-ins of a family included."""
+    if cls in found:
         return
-    seen.add(cls)
+    found[cls] = None
     if issubclass(cls, Plugin) and "family" in vars(cls):
-        yield cls
         for name in names(cls):
-            yield from _families(find(cls, name), seen)
+            _reach(find(cls, name), found)
     for field in cls.model_fields.values():
         for inner in models(field.annotation):
-            yield from _families(inner, seen)
+            _reach(inner, found)
+
+
+def _allow_single(node: dict[str, Any]) -> None:
+    """A list that pydantic makes of a single value: `monitors: console`."""
+    if node.get("type") == "array":
+        listed = {key: node.pop(key) for key in ("type", "items", "minItems") if key in node}
+        node["anyOf"] = [listed, listed["items"]]
 
 
 def _key(ref: Any) -> str:
@@ -119,4 +127,6 @@ def _key(ref: Any) -> str:
 
 
 def _first_line(cls: type) -> str:
-    return (cls.__doc__ or "").strip().partition("\n")[0]
+    """Of the class's own docstring, else of its file's."""
+    text = vars(cls).get("__doc__") or sys.modules[cls.__module__].__doc__ or ""
+    return text.strip().partition("\n")[0]

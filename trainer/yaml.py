@@ -83,7 +83,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def load_plugin(base: type[P], text: str, source: str) -> P:
-    """A plug-in from YAML text: `text/exact` or `{type: vision/iou}`. `source` names it in errors."""
+    """A plug-in from YAML text: `text/exact`, `{type: vision/iou}`. Errors name `source`."""
     value = parse(text, source, lines=False)
     return _validated(base, source, Section({"type": value}) if isinstance(value, str) else value)
 
@@ -196,16 +196,21 @@ def _layers(files: list[tuple[Path, Section]], scale: str) -> Section:
     for path, body in files:
         sections = _section(body.pop("scales", None), f"{path}: scales")
         body.pop("scale", None)
-        if "stages" in body:
-            body["stages"] = _stages(body["stages"], str(path))
-        tree = merge(_typed(tree), body)
+        tree = _merged(tree, body, path)
         own = _section(sections.get(scale), f"{path}: scales.{scale}")
         if bad := DIRECTIVES.intersection(own) - {"stages"}:
             raise ConfigError(
                 f"{path}: scales.{scale}: `{min(bad)}` stands at the top of a file only"
             )
-        tree = merge(_typed(tree), own)
+        tree = _merged(tree, own, path)
     return tree
+
+
+def _merged(tree: Section, over: Section, path: Path) -> Section:
+    merged = merge(_typed(tree), over)
+    if "stages" in over:
+        merged["stages"] = _stages(merged["stages"], str(path))
+    return merged
 
 
 def _override(text: str) -> tuple[list[str], Any]:
@@ -322,7 +327,13 @@ def _explain(root: type[BaseModel], source: str, tree: Any, error: Any) -> str:
     if error["type"] == "extra_forbidden":
         kind = owner.name() if issubclass(owner, Plugin) else owner.__name__.lower()
         known = [*owner.model_fields, *(sorted(DIRECTIVES) if owner is Recipe else ())]
-        return f"{where}: {place}: unknown key of {kind}; {_nearest(keys[-1], known)}"
+        deeper = [
+            f"{name}.{keys[-1]}"
+            for name, field in owner.model_fields.items()
+            if any(keys[-1] in inner.model_fields for inner in models(field.annotation))
+        ]
+        hint = f"did you mean {deeper[0]!r}?" if deeper else _nearest(keys[-1], known)
+        return f"{where}: {place}: unknown key of {kind}; {hint}"
     if error["type"] == "missing":
         return f"{where}: {place}: missing; add it"
     message = str(error["ctx"]["error"]) if "error" in error.get("ctx", {}) else error["msg"]
