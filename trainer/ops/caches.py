@@ -23,7 +23,7 @@ PACK_TOKENS = 16384
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class PromptPath:
     """A token path: what a prompt is to the model."""
 
     tokens: list[int]
@@ -63,7 +63,7 @@ def packs(lengths: Sequence[int], budget: int = PACK_TOKENS) -> list[list[int]]:
 
 
 def forward(
-    model: nn.Module, paths: Sequence[Path], plan: Prefill, keep: Sequence[int] | None
+    model: nn.Module, paths: Sequence[PromptPath], plan: Prefill, keep: Sequence[int] | None
 ) -> Tensor:
     """One forward pass over packed `paths`. Returns logits [S, V] of the packed tokens `keep`, or
     of all where it is None."""
@@ -71,7 +71,7 @@ def forward(
     extra = {} if keep is None else {"logits_to_keep": torch.tensor(keep, device=device)}
     return model(
         input_ids=torch.tensor([[t for path in paths for t in path.tokens]], device=device),
-        position_ids=_stacked([path.positions[:, None] for path in paths], -1, device),
+        position_ids=stacked([path.positions[:, None] for path in paths], -1, device),
         attention_plan=plan,
         use_cache=False,
         **model_inputs(paths, device),
@@ -79,7 +79,7 @@ def forward(
     ).logits[0]
 
 
-def model_inputs(paths: Sequence[Path], device: torch.device) -> dict[str, Tensor]:
+def model_inputs(paths: Sequence[PromptPath], device: torch.device) -> dict[str, Tensor]:
     """Images of all paths in order, by the model's argument names."""
     names = {name: None for path in paths for name in path.inputs}
     return {
@@ -88,7 +88,7 @@ def model_inputs(paths: Sequence[Path], device: torch.device) -> dict[str, Tenso
     }
 
 
-def _stacked(positions: list[Tensor], dim: int, device: torch.device) -> Tensor:
+def stacked(positions: list[Tensor], dim: int, device: torch.device) -> Tensor:
     """[k, B, n] for multimodal positions, [B, n] where k is 1: what transformers expects."""
     stacked = torch.cat(positions, dim).to(device)
     return stacked[0] if len(stacked) == 1 else stacked
@@ -97,7 +97,9 @@ def _stacked(positions: list[Tensor], dim: int, device: torch.device) -> Tensor:
 class SharedCache:
     """Prompts packed without padding, read once, stored once."""
 
-    def __init__(self, model: nn.Module, paths: Sequence[Path], owner: Sequence[int], most: int):
+    def __init__(
+        self, model: nn.Module, paths: Sequence[PromptPath], owner: Sequence[int], most: int
+    ):
         """`owner` ascends; `most`: tokens a row can get."""
         self._model, self._paths, self._owner, self._most = model, paths, owner, most
         first = torch.tensor([int(paths[i].positions.max()) + 1 for i in owner])
@@ -137,7 +139,9 @@ class DynamicCaches:
     """One `DynamicCache` per prompt length, so that no row is ever padded: windows and recurrent
     states then see exactly what they would see alone."""
 
-    def __init__(self, model: nn.Module, paths: Sequence[Path], owner: Sequence[int], most: int):
+    def __init__(
+        self, model: nn.Module, paths: Sequence[PromptPath], owner: Sequence[int], most: int
+    ):
         self._model = model
         self._n = len(owner)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -172,7 +176,7 @@ class _LengthBatch:
     """Rows whose prompts have the same length."""
 
     def __init__(
-        self, model: nn.Module, paths: list[Path], members: list[int], owner: Sequence[int]
+        self, model: nn.Module, paths: list[PromptPath], members: list[int], owner: Sequence[int]
     ):
         self._model, self._paths = model, paths
         place = {member: i for i, member in enumerate(members)}
@@ -188,7 +192,7 @@ class _LengthBatch:
         device = self._model.device
         logits = self._model(
             input_ids=self._tensor([path.tokens for path in self._paths]),
-            position_ids=_stacked([path.positions[:, None] for path in self._paths], 1, device),
+            position_ids=stacked([path.positions[:, None] for path in self._paths], 1, device),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,

@@ -9,7 +9,7 @@ from itertools import count
 import torch
 from torch import nn
 
-from trainer.ops.caches import Cache, DynamicCaches, Path, SharedCache
+from trainer.ops.caches import Cache, DynamicCaches, PromptPath, SharedCache
 from trainer.ops.sampling import Sampler, Settings
 from trainer.ops.stopping import StopText
 
@@ -22,7 +22,7 @@ keys costs about as much as carrying a few dead rows along."""
 class Row:
     """One reply being sampled."""
 
-    path: Path
+    path: PromptPath
     settings: Settings
     seed: int
     most: int
@@ -61,7 +61,7 @@ def generate(
 ) -> None:
     """Samples all rows to their end and calls `done` for each as soon as it ends.
 
-    Rows with the same `Path` object share its prefill. `shared` chooses between `SharedCache`
+    Rows with the same `PromptPath` object share its prefill. `shared` chooses between `SharedCache`
     and `DynamicCaches`. Results do not depend on the order or the company of rows, beyond the
     rounding of matrix products. Reads no torch generator.
     """
