@@ -25,17 +25,16 @@ class Hub(Table):
     image_folder: Path = Path()
     """Folder that image paths in the data are relative to."""
 
-    def rows(self) -> Sequence[Row]:
+    def rows(self) -> HubRows:
         return self._read(self.split)
 
-    def holdout_rows(self) -> Sequence[Row] | None:
+    def holdout_rows(self) -> HubRows | None:
         return None if self.holdout_split is None else self._read(self.holdout_split)
 
     def origin(self, rows: Sequence[Row], index: int) -> tuple[str, Path]:
-        split = getattr(rows, "split", None) or self.split
-        return f"{self.path} ({split}), row {index}", self.image_folder.absolute()
+        return f"{rows.name}, row {index}", self.image_folder.absolute()  # type: ignore[attr-defined]
 
-    def _read(self, split: str) -> Any:
+    def _read(self, split: str) -> HubRows:
         import datasets
 
         try:
@@ -52,31 +51,30 @@ class Hub(Table):
                 found = datasets.load_dataset(
                     self.path, self.config, split=split, revision=self.revision
                 )
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        # IndexError: what an empty saved data set gives
+        except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
                 f"prompts: cannot read data set {self.path!r} (config {self.config!r}, split "
-                f"{split!r}): {error}"
+                f"{split!r}), or it has no rows: {error.__cause__ or error}"
             ) from error
-        if not len(found):
-            raise DataError(f"prompts: {self.path} ({split}): there are no rows")
-        # Images stay encoded: a broken one must be met where its row can be named.
-        features = datasets.Features(
-            {name: _undecoded(feature) for name, feature in found.features.items()}
-        )
-        return found.cast(features) if features != found.features else found
+        return HubRows(found, f"{self.path} ({split})")
+
+
+class HubRows(Sequence[Row]):
+    """Rows as Arrow holds them. Images stay encoded, as `{bytes, path}`: a broken one is met where
+    its row can be named."""
+
+    def __init__(self, found: Any, name: str):
+        self.name = name
+        self._found = found.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        index = range(len(self))[index]
+        return self._found[index : index + 1].to_pylist()[0]
 
 
 def _saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
-
-
-def _undecoded(feature: Any) -> Any:
-    import datasets
-
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(decode=False)
-    if isinstance(feature, datasets.List):
-        return datasets.List(_undecoded(feature.feature), length=feature.length)
-    if isinstance(feature, dict):
-        return {name: _undecoded(inner) for name, inner in feature.items()}
-    return feature

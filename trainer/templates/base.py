@@ -39,6 +39,9 @@ class Template(Plugin):
         return tuple(turns)
 
     def _place(self, turns: list[dict[str, Any]], images: list[Any]) -> None:
+        if images:
+            for turn in turns:
+                turn["content"] = _split(turn["content"])
         slots = sum(_is_slot(part) for turn in turns for part in _parts(turn))
         if slots:
             if slots != len(images):
@@ -51,11 +54,6 @@ class Template(Plugin):
                         for part in _parts(turn)
                     ]
         elif images:
-            if any(isinstance(turn["content"], str) and _MARK in turn["content"] for turn in turns):
-                for turn in turns:
-                    turn["content"] = _split(turn["content"])
-                self._place(turns, images)
-                return
             turn = next((turn for turn in turns if turn["role"] == "user"), turns[0])
             text = _parts(turn) or [{"type": "text", "text": turn["content"]}]
             pictures = [{"type": "image", "image": image} for image in images]
