@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter
+
+from trainer.filters.base import Filter
+from trainer.types import Group, Prompt, Rollout, Score, Status
+
+make = TypeAdapter(Filter).validate_python
+
+
+def group(*values, statuses=(), parts=None):
+    rollouts = [
+        Rollout(score=Score(value=v, parts={"acc": (parts or values)[i]}))
+        for i, v in enumerate(values)
+    ]
+    for rollout, status in zip(rollouts, statuses, strict=False):
+        rollout.status = status
+    return Group(Prompt("p", ()), rollouts)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((1, 1, 1), "zero variance: all 1"),
+        ((0, 0, None), "zero variance: all 0"),
+        ((1, 1 + 5e-7), "zero variance: all 1"),
+        ((1, 1 + 5e-6), None),
+        ((0, 1, None), None),
+        ((1, None, None), "zero variance: all 1"),
+        ((None, None), "zero variance: nothing scored"),
+        ((1,), None),
+    ],
+)
+def test_zero_variance(values, reason):
+    assert make("zero_variance").why_drop(group(*values)) == reason
+
+
+def test_zero_variance_looks_at_the_return_or_at_a_part():
+    turns = group(1, 1)
+    turns.rollouts[0].score.spans = {0: 0.5}
+    assert make("zero_variance").why_drop(turns) is None
+    turns.rollouts[1].score.tokens = {0: [0.25, 0.25]}
+    assert make("zero_variance").why_drop(turns) == "zero variance: all 1.5"
+    accuracy = {"type": "zero_variance", "part": "acc"}
+    assert make(accuracy).why_drop(group(0.9, 0.8, parts=(1, 1))) == "zero variance: all 1"
+    assert make(accuracy).why_drop(group(1, 1, parts=(1, 0))) is None
+
+
+@pytest.mark.parametrize(("least", "dropped"), [(1, False), (2, False), (3, True)])
+def test_failed(least, dropped):
+    reason = make({"type": "failed", "min_scored": least}).why_drop(group(1, None, 0, None))
+    assert reason == (f"failed: under {least} scored" if dropped else None)
+
+
+def test_failed_counts_rollouts_without_a_score():
+    assert make("failed").why_drop(Group(Prompt("p", ()), [Rollout(), Rollout()])) is not None
+
+
+@pytest.mark.parametrize(("share", "dropped"), [(0, True), (0.25, True), (0.5, False)])
+def test_overlong(share, dropped):
+    half = group(1, 1, 1, 1, statuses=[Status.TRUNCATED, Status.TRUNCATED, Status.OK])
+    reason = make({"type": "overlong", "max_share": share}).why_drop(half)
+    assert reason == (f"overlong: over {share:.0%} truncated" if dropped else None)
