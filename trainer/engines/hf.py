@@ -137,8 +137,8 @@ class Hf(Engine):
                 live.running = []
 
     async def logprobs(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
-        """As the base says, banned ids outside of the softmax; a banned token (an image placeholder
-        of the prompt) counts as 0. Raises EngineError for rows that `sample` would refuse."""
+        """As the base says, banned ids outside of the softmax: a banned token (an image placeholder
+        of the prompt) has -inf. Raises EngineError for rows that `sample` would refuse."""
         live = self._opened
         async with live.busy:
             return await asyncio.to_thread(

@@ -88,8 +88,8 @@ class ServedModel:
 
     @torch.inference_mode()
     def logprobs(self, paths: Sequence[PromptPath]) -> list[list[float]]:
-        """[n - 1] log-probs of tokens 1..n-1 at temperature 1, banned ids outside of the softmax;
-        a banned token, such as an image placeholder of the prompt, counts as 0."""
+        """[n - 1] log-probs of tokens 1..n-1 at temperature 1, banned ids outside of the softmax:
+        a banned token, such as an image placeholder of the prompt, has -inf."""
         self._check_whole()
         by_length = sorted(range(len(paths)), key=lambda i: len(paths[i].tokens))
         found: dict[int, list[float]] = {}
@@ -117,15 +117,13 @@ class ServedModel:
         targets = (~first).nonzero()[:, 0]
         if not len(targets):
             return [[] for _ in paths]
-        banned = torch.tensor(self.banned_ids, dtype=torch.int64)
         logprobs, _ = chunked_logprobs(
             self.model.get_output_embeddings(),
             hidden,
             Targets(targets - 1, tokens[targets]),
-            banned=banned.to(device),
+            banned=torch.tensor(self.banned_ids, dtype=torch.int64, device=device),
         )
-        logprobs = logprobs.cpu().masked_fill(torch.isin(tokens[targets], banned), 0.0)
-        return [part.tolist() for part in logprobs.split([n - 1 for n in lengths])]
+        return [part.tolist() for part in logprobs.cpu().split([n - 1 for n in lengths])]
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

@@ -296,7 +296,7 @@ async def test_teacher_forced_logprobs(
         assert len(logprobs) == len(row[0]) - 1
         assert logprobs[len(request.tokens) - 1 :] == pytest.approx(completion.logprobs, abs=1e-5)
         for token, logprob in zip(row[0][1:], logprobs, strict=True):
-            assert (logprob == 0) == (token in banned)
+            assert (logprob == -torch.inf) == (token in banned)
 
 
 async def test_new_weights_change_what_is_sampled_and_are_recorded(
