@@ -83,7 +83,8 @@ class Engine(Plugin):
 
     async def logprobs(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
         """Teacher-forced log-probs at temperature 1 of each (tokens, inputs) row:
-        [n - 1] numbers, of tokens 1..n-1."""
+        [n - 1] numbers, of tokens 1..n-1. Banned ids are outside of the softmax; a banned token
+        (an image placeholder of the prompt) has -inf."""
         raise NotImplementedError
 
     async def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

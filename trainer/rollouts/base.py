@@ -54,7 +54,7 @@ class Session:
     ) -> Session:
         """Opens a rollout with the prompt's messages. `rendered` spares rendering them again for
         every member of a group."""
-        rendered = rendered or renderer.render(prompt.messages)
+        rendered = rendered or renderer.render(prompt.messages, name=prompt.id)
         session = cls(
             prompt, engine, renderer, sampling, Rollout(), seed=seed, member=member, tip=None
         )
@@ -104,7 +104,10 @@ class Session:
 
     def append(self, role: str, author: str, content: Any) -> Span:
         """Records a turn that the policy did not write (a tool's result, a user's reply)."""
-        rendered = self.renderer.render_more(({"role": role, "content": content},))
+        last = self.rollout.spans[self.tip] if self.tip is not None else None
+        closed = last is not None and last.tokens[-1:] and last.tokens[-1] in self.renderer.stop_ids
+        message = {"role": role, "content": content}
+        rendered = self.renderer.render_more((message,), closed=bool(closed))
         return self._record(role, author, rendered)
 
     def fork(self) -> Session:

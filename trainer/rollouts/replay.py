@@ -41,7 +41,7 @@ class Replay(Agent):
                 f"prompt {prompt.id!r}: rollouts.agent.column: {self.column!r} holds {text!r}, "
                 f"replay needs a text; columns here: {', '.join(sorted(prompt.meta))}"
             )
-        rendered = renderer.render(prompt.messages)
+        rendered = renderer.render(prompt.messages, name=prompt.id)
         tokens = [*renderer.encode(text), renderer.stop_ids[0]]
         rollouts = []
         for member in range(group_size):

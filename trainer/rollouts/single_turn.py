@@ -27,7 +27,7 @@ class SingleTurn(Agent):
         group_size: int,
         seed: int,
     ) -> Group:
-        rendered = renderer.render(prompt.messages)
+        rendered = renderer.render(prompt.messages, name=prompt.id)
         sessions = [
             Session.start(
                 prompt, engine, renderer, sampling, seed=seed, member=member, rendered=rendered

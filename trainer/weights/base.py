@@ -41,11 +41,13 @@ class Publisher(Plugin):
         """Largest gap between both sides on the probe; raises `StaleWeights` above tolerance."""
         theirs = await engine.logprobs(probe)
         ours = await asyncio.to_thread(policy.probe, probe)
-        gap = max(
+        gaps = (
             abs(a - b)
             for row, other in zip(theirs, ours, strict=True)
             for a, b in zip(row, other, strict=True)
+            if a != b  # a banned placeholder has -inf on both sides, and inf - inf is no number
         )
+        gap = max(gaps, default=0.0)
         limit = self.tolerance or max(_TOLERANCE[policy.precision], _TOLERANCE[engine.precision])
         if not gap <= limit:
             raise StaleWeights(
