@@ -7,6 +7,7 @@ It checks names and value types. It does not ask for completeness, because a fil
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, BeforeValidator
@@ -36,9 +37,8 @@ def recipe_schema() -> dict[str, Any]:
     for cls in classes:
         node = definition_of(cls)
         node.pop("required", None)
-        for name, field in cls.model_fields.items():
-            if any(isinstance(mark, BeforeValidator) for mark in field.metadata):
-                _allow_single(node["properties"][name])
+        for name in _prepared(cls):
+            _allow_single(node["properties"][name])
     for base, group in shipped.items():
         for cls in group:
             node = definition_of(cls)
@@ -113,6 +113,16 @@ def _reach(cls: type[BaseModel], found: dict[type[BaseModel], None]) -> None:
     for field in cls.model_fields.values():
         for inner in models(field.annotation):
             _reach(inner, found)
+
+
+def _prepared(cls: type[BaseModel]) -> Iterator[str]:
+    """Fields whose value is changed before pydantic looks at its type."""
+    for validator in cls.__pydantic_decorators__.field_validators.values():
+        if validator.info.mode == "before":
+            yield from validator.info.fields
+    for name, field in cls.model_fields.items():
+        if any(isinstance(mark, BeforeValidator) for mark in field.metadata):
+            yield name
 
 
 def _allow_single(node: dict[str, Any]) -> None:

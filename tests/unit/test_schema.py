@@ -39,6 +39,7 @@ def test_shipped_recipes_validate(validator, path):
         {"reward": {"type": "my_pkg.rewards:Mine", "anything": 1}},
         {"reward": {"type": "gated", "gate": "text/format", "reward": {"type": "text/exact"}}},
         {"monitors": "console"},
+        {"reward": {"type": "function", "function": "my_pkg.rewards:score"}},
         {"policy": {"lora": {"rank": 4}}},
     ],
 )

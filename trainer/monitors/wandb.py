@@ -60,7 +60,7 @@ class Wandb(Monitor):
             self._run.finish(exit_code=int(failed))
 
     def log(self, step: int, report: dict[str, Any], timing: dict[str, float]) -> None:
-        self._run.log(report | timing, step=step)
+        self._run.log(report | timing, step=step, commit=True)
 
     def evaluation(self, step: int, table: dict[str, Any]) -> None:
         import wandb

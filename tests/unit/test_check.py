@@ -1,0 +1,170 @@
+"""`cohort check`: the arithmetic against hand-made numbers, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from trainer.check import check_recipe, count, missing_needs, size_text
+from trainer.plan import batch_of, flops_rate, memory_of, phase_seconds, size_of, sync_bytes
+from trainer.yaml import load_recipe
+
+ROUTE = "reward={type: route, tasks: {sums: text/exact}}"
+"""Needs the column `task`, which arithmetic does not have."""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """`recipe("learner.lr=1", ...)`."""
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: r\nsteps: 10\nmodel: {type: tiny_text, hidden: 96, layers: 2}\n"
+        "prompts: {type: synthetic/arithmetic, holdout: 30}\nreward: text/exact\n"
+        "rollouts: {groups_per_step: 4, group_size: 3, sampling: {max_tokens: 10}}\n"
+    )
+
+    def load(*overrides):
+        return load_recipe(path, overrides=overrides)[0]
+
+    return load
+
+
+def page(check) -> str:
+    out = io.StringIO()
+    Console(file=out, width=140).print(check)
+    return out.getvalue()
+
+
+def test_size_is_that_of_the_loaded_model(recipe):
+    one = recipe()
+    size = size_of(one)
+    model = one.model.load(dtype="float32", attn_implementation="sdpa")
+    assert size.parameters == sum(p.numel() for p in model.parameters())
+    assert size.trainable == size.matmul == size.parameters  # tied: the embedding is the head
+    assert (size.hidden, size.layers) == (96, 2)
+    assert size.cache_per_token == 2 * 2 * 1 * 32  # keys and values, layers, KV heads, head size
+
+
+def test_untied_embeddings_are_no_matrix_product(recipe):
+    size = size_of(recipe("model.tied=false"))
+    assert size.parameters - size.matmul == size.vocabulary * 96
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "[q_proj, v_proj]"])
+def test_lora_counts_what_peft_adds(recipe, targets):
+    import peft
+
+    one = recipe("policy.lora.rank=3", f"policy.lora.target_modules={targets}")
+    lora = one.policy.lora
+    model = one.model.load(dtype="float32", attn_implementation="sdpa")
+    chosen = (
+        lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    )
+    settings = peft.LoraConfig(r=3, target_modules=chosen, task_type="CAUSAL_LM")
+    trained, total = peft.get_peft_model(model, settings).get_nb_trainable_parameters()
+    size = size_of(one)
+    assert size.trainable == trained
+    memory = memory_of(one, size, batch_of(one, [6], 1), half=False)
+    assert memory.weights == 4 * total
+    assert memory.gradients == 4 * trained
+    assert memory.optimiser == 8 * trained
+    assert sync_bytes(size, half=True) == 2 * size.parameters
+
+
+def test_batch_arithmetic(recipe):
+    batch = batch_of(recipe(), [6, 8], world=1)
+    assert (batch.groups, batch.rollouts, batch.updates) == (4, 12, 1)
+    assert batch.prompt_tokens == 7
+    assert batch.packed_tokens == 4 * 7 + 12 * 10  # a group's prompt once
+    flat = batch_of(recipe("policy.packing=flat"), [6, 8], world=1)
+    assert flat.packed_tokens == 12 * 7 + 12 * 10
+    split = batch_of(
+        recipe("learner.minibatches=2", "learner.epochs=3", "learner.token_budget=20"), [7], world=2
+    )
+    assert split.updates == 6
+    assert split.micro_batches == 2  # ceil(148 / 2 processes / 2 minibatches / 20)
+
+
+def test_memory_adds_up(recipe):
+    one = recipe("modifiers=[{type: kl, coef: 0.1}]")
+    size, batch = size_of(one), batch_of(one, [6], world=1)
+    memory = memory_of(one, size, batch, half=False)
+    p = size.parameters
+    assert (memory.weights, memory.gradients, memory.optimiser) == (4 * p, 4 * p, 8 * p)
+    assert memory.reference == memory.engine == 4 * p
+    assert memory.cache == 4 * size.cache_per_token * 12 * 16
+    assert memory.total == 24 * p + memory.cache + memory.activations
+    assert memory_of(recipe(), size, batch, half=False).reference == 0
+    saving = recipe("policy.gradient_checkpointing=true", "model.layers=8")
+    size = size_of(saving)
+    full = memory_of(recipe(), size, batch, half=False).activations
+    assert memory_of(saving, size, batch, half=False).activations < full / 3
+
+
+def test_phase_seconds(recipe):
+    one = recipe("modifiers=[{type: kl, coef: 0.1}]", "learner.epochs=2")
+    size, batch = size_of(one), batch_of(one, [5], world=1)
+    rate = 1e6
+    seconds = phase_seconds(one, size, batch, rate)
+    forward = 2 * size.matmul / rate
+    assert seconds["generate"] == pytest.approx(forward * (12 * 10 + 4 * 5))
+    assert seconds["train"] == pytest.approx(3 * forward * batch.packed_tokens * 2)
+    assert seconds["logprob"] == pytest.approx(2 * forward * batch.packed_tokens)  # reference, old
+
+
+def test_the_rate_is_measured():
+    assert 1e8 < flops_rate("cpu", half=False, seconds=0.02) < 1e14
+
+
+def test_the_page(recipe):
+    check = check_recipe(recipe())
+    text = page(check)
+    assert check.problems == []
+    for expected in (
+        "4 prompts x 3 answers = 12",
+        "30 prompts, first and last",
+        "ready to run",
+        "estimate",
+        "GFLOP/s",
+        "answer",
+        "KV cache",
+        "sync",
+    ):
+        assert expected in text, expected
+
+
+def test_a_missing_column_is_named(recipe):
+    one = recipe(ROUTE)
+    (said,) = missing_needs(one)
+    assert "reward: route needs the column 'task'" in said
+    assert "synthetic/arithmetic has: " in said
+    check = check_recipe(one)
+    assert said in check.problems
+    assert "ready to run" not in page(check)
+
+
+def test_the_reward_of_the_evaluation_is_checked_too(recipe):
+    (said,) = missing_needs(recipe(f"evaluation.{ROUTE}"))
+    assert said.startswith("evaluation.reward: route needs")
+
+
+def test_a_missing_model_is_a_problem_not_a_traceback(recipe):
+    check = check_recipe(recipe("model={type: pretrained, path: ./nowhere}"))
+    assert any("nowhere" in problem for problem in check.problems)
+    assert "30 prompts" in page(check)  # what could be checked is shown
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(950, "950"), (412_544, "412.5 k"), (7.62e9, "7.6 B")]
+)
+def test_count(number, text):
+    assert count(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(10, "10.0 B"), (2048, "2.0 KiB"), (5000 * 2**30, "5,000.0 GiB")]
+)
+def test_size_text(number, text):
+    assert size_text(number) == text
