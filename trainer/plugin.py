@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import (
@@ -49,8 +50,16 @@ class Plugin(Frozen):
             fields = {key: value for key, value in data.items() if key != "type"}
             return find(cls, data["type"]).model_validate(fields)
         if "family" in vars(cls):
+            implied = cls.implied_type(data) if isinstance(data, dict) else None
+            if implied is not None:
+                return find(cls, implied).model_validate(data)
             raise ValueError(f"a {cls.__name__} needs a type, one of: {', '.join(names(cls))}")
         return handler(data)
+
+    @classmethod
+    def implied_type(cls, data: Mapping[str, Any]) -> str | None:
+        """The type of a mapping without `type`, where a family's keys give it away."""
+        return None
 
     @model_serializer(mode="plain")
     def _dump(self) -> dict[str, Any]:

@@ -277,8 +277,10 @@ def _fill_one(cls: type[BaseModel], value: Any, default: Any) -> Any:
     if not isinstance(value, Section):
         return value
     if issubclass(cls, Plugin):
-        if "type" not in value and isinstance(default, (str, Plugin)):
+        name = cls.implied_type(value)
+        if name is None and isinstance(default, (str, Plugin)):
             name = default if isinstance(default, str) else default.name()
+        if "type" not in value and name is not None:
             value = Section({"type": name} | value, where=value.where)
         cls = _class_of(cls, value)
     return _fill(cls, value)

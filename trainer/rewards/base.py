@@ -7,9 +7,9 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
-from pydantic import AfterValidator, ModelWrapValidatorHandler, model_validator
+from pydantic import AfterValidator
 
 from trainer.plugin import Plugin
 from trainer.types import Group, Prompt, Rollout, Score
@@ -55,13 +55,10 @@ class Reward(Plugin):
     """What must be there: data columns (`answer`, `meta.box`) and services (`engine`, `judge`,
     `images`). A property where it depends on the fields."""
 
-    @model_validator(mode="wrap")  # outside `_resolve`; a `before` validator would run inside it
     @classmethod
-    def _function_is_a_type(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+    def implied_type(cls, data: Mapping[str, Any]) -> str | None:
         """`reward: {function: my_pkg.mod:fn}` needs no `type`."""
-        if cls is Reward and isinstance(data, Mapping) and "function" in data:
-            data = {"type": "function", **data}
-        return handler(data)
+        return "function" if "function" in data else None
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
