@@ -112,8 +112,8 @@ class Scripted(Engine):
         if self.answers:
             return self.answers[(number - 1) % len(self.answers)]
         if self.function is not None:
-            answer: Callable[[list[int], int], str] = load_object(self.function)
-            return answer(request.tokens, request.seed)
+            function: Callable[[list[int], int], str] = load_object(self.function)
+            return function(request.tokens, request.seed)
         prompt = self._opened.renderer.decode(request.tokens)
         for key, answer in self.by_prompt.items():
             if key in prompt:

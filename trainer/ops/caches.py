@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from trainer.ops.decoding import Decode, Prefill, join
 
@@ -63,7 +63,7 @@ def packs(lengths: Sequence[int], budget: int = PACK_TOKENS) -> list[list[int]]:
 
 
 def forward(
-    model: nn.Module, paths: Sequence[PromptPath], plan: Prefill, keep: Sequence[int] | None
+    model: PreTrainedModel, paths: Sequence[PromptPath], plan: Prefill, keep: Sequence[int] | None
 ) -> Tensor:
     """One forward pass over packed `paths`. Returns logits [S, V] of the packed tokens `keep`, or
     of all where it is None."""
@@ -98,7 +98,7 @@ class SharedCache:
     """Prompts packed without padding, read once, stored once."""
 
     def __init__(
-        self, model: nn.Module, paths: Sequence[PromptPath], owner: Sequence[int], most: int
+        self, model: PreTrainedModel, paths: Sequence[PromptPath], owner: Sequence[int], most: int
     ):
         """`owner` ascends; `most`: tokens a row can get."""
         self._model, self._paths, self._owner, self._most = model, paths, owner, most
@@ -140,7 +140,7 @@ class DynamicCaches:
     states then see exactly what they would see alone."""
 
     def __init__(
-        self, model: nn.Module, paths: Sequence[PromptPath], owner: Sequence[int], most: int
+        self, model: PreTrainedModel, paths: Sequence[PromptPath], owner: Sequence[int], most: int
     ):
         self._model = model
         self._n = len(owner)
@@ -176,7 +176,11 @@ class _LengthBatch:
     """Rows whose prompts have the same length."""
 
     def __init__(
-        self, model: nn.Module, paths: list[PromptPath], members: list[int], owner: Sequence[int]
+        self,
+        model: PreTrainedModel,
+        paths: list[PromptPath],
+        members: list[int],
+        owner: Sequence[int],
     ):
         self._model, self._paths = model, paths
         place = {member: i for i, member in enumerate(members)}
@@ -185,7 +189,7 @@ class _LengthBatch:
         self._cache = DynamicCache(config=model.config)
         self.index = self._tensor(self._rows)
 
-    def _tensor(self, numbers: list[int]) -> Tensor:
+    def _tensor(self, numbers: list[int] | list[list[int]]) -> Tensor:
         return torch.tensor(numbers, device=self._model.device)
 
     def start(self) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from trainer.ops.caches import Cache, DynamicCaches, PromptPath, SharedCache
 from trainer.ops.sampling import Sampler, Settings
@@ -51,7 +51,7 @@ class Row:
 
 @torch.inference_mode()
 def generate(
-    model: nn.Module,
+    model: PreTrainedModel,
     rows: Sequence[Row],
     done: Callable[[Row], None],
     *,

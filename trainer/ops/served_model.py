@@ -45,7 +45,7 @@ class ServedModel:
         self.model = model.to(device).eval().requires_grad_(False)
         self.stop_ids, self.banned_ids = frozenset(stop_ids), sorted(banned_ids)
         text = model.config.get_text_config()
-        self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
+        self.vocabulary: int = text.vocab_size
         self.max_length: int | None = getattr(text, "max_position_embeddings", None)
         self._damaged = ""
 
