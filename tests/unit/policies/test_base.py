@@ -310,7 +310,7 @@ async def test_closed_and_adapterless_policies_say_so(opened, model) -> None:
     with pytest.raises(RuntimeError, match="not open"):
         policy.module  # noqa: B018
     async with opened(policy, model) as live:
-        with pytest.raises(ConfigError, match="policy.lora is not set"):
+        with pytest.raises(ConfigError, match=r"policy\.lora is not set"):
             live.without_adapter()
     with pytest.raises(RuntimeError, match="not open"):
         policy.probe([])

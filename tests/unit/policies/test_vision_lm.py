@@ -77,7 +77,7 @@ async def test_placeholders_must_fit_the_images(opened, vision_model, vision_bat
     tokens = row.tokens.clone()
     tokens[0, 1] = vision_model.config().image_token_id
     async with opened(VisionLM(), vision_model) as policy:
-        with pytest.raises(DataError, match="10 image placeholder tokens.* fill 9"):
+        with pytest.raises(DataError, match=r"10 image placeholder tokens.* fill 9"):
             policy.evaluate(row.with_(tokens=tokens))
         with pytest.raises(DataError, match="video"):
             policy.evaluate(row.with_(inputs=({"video": tokens},)))
