@@ -30,7 +30,8 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
     due = step == 0 or last or (config.every > 0 and step % config.every == 0)
     if not due or not run.heldout or not run.recipe.rollouts.agent.samples:
         return {}
-    table = await measure(run, step)
+    with run.clock.main("evaluate"):
+        table = await measure(run, step)
     run.monitors.evaluation(step, table)
     report = {f"heldout/{config.name}": table["sampled"]["mean"]}
     if table["greedy"]:
