@@ -80,7 +80,7 @@ def last_integer(text: str, *, words: bool = True) -> int | None:
     found: list[tuple[int, int]] = []
     for match in NUMBER.finditer(text):
         digits, _, decimals = match.group().replace(",", "").partition(".")
-        if "/" not in match.group() and not decimals.strip("0") and len(digits) < 19:
+        if "/" not in match.group() and not decimals.strip("0") and len(digits.lstrip("+-")) < 19:
             found.append((match.start(), int(digits)))
     if words:
         found += [
