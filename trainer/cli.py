@@ -8,15 +8,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer import __version__
 from trainer.errors import CohortError, ConfigError
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
+
+T = TypeVar("T")
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: a run failed; the recipe or the command line is wrong; Ctrl-C."""
@@ -29,10 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     standard error; COHORT_TRACEBACK=1 adds the traceback. Other errors always show theirs."""
     arguments = _parse(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun shows the failing rank's traceback last
-        from torch.distributed.elastic.multiprocessing.errors import record
-
-        command = record(command)
     try:
         return command(arguments)
     except KeyboardInterrupt:
@@ -45,9 +43,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error)
 
 
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs the coroutine of a command that loads a model."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # "Loading weights" would break into the live display
+    enable_progress_bars()  # but a download may take long, and says so
+    return asyncio.run(_ending(work))
+
+
+async def _ending(work: Coroutine[Any, Any, T]) -> T:
+    """Among several processes an error ends this one at once. Leaving in order could wait for ever:
+    for a thread that sits in a collective, which the other processes may never enter."""
+    try:
+        return await work
+    except Exception as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        code = _report(error)
+        sys.stdout.flush()
+        os._exit(code)
+
+
 def _report(error: Exception) -> int:
+    """Says what happened, and returns the exit code."""
     causes = list(_leaves(error))
     meant = [cause for cause in causes if isinstance(cause, CohortError)]
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun prints the first failure last
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        handler = get_error_handler()
+        handler.initialize()
+        handler.record_exception((meant or causes)[0])
     for cause in meant or causes:
         if not meant or os.environ.get("COHORT_TRACEBACK") == "1":
             _say("".join(traceback.format_exception(cause)).rstrip())
@@ -76,7 +104,7 @@ def _train(arguments: argparse.Namespace) -> int:
     recipes = _recipes(arguments)
     from trainer.stages import run_stages
 
-    asyncio.run(run_stages(recipes, fresh=arguments.fresh))
+    _run(run_stages(recipes, fresh=arguments.fresh))
     return 0
 
 
@@ -87,7 +115,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     from trainer.evaluate import evaluate_checkpoint
     from trainer.ops.panels import evaluation_table, sample_answers
 
-    table = asyncio.run(evaluate_checkpoint(recipe, arguments.checkpoint))
+    table = _run(evaluate_checkpoint(recipe, arguments.checkpoint))
     if arguments.output:
         arguments.output.write_text(json.dumps(table, indent=2, default=str) + "\n")
     if int(os.environ.get("RANK", "0")) == 0:

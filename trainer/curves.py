@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.monitors.base import read_rows
+from trainer.ops.panels import reward_parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,8 +75,7 @@ def _present(entry: tuple[str, Any], rows: list[dict[str, Any]]) -> tuple[str, l
     title, keys = entry
     logged = {key for row in rows for key, value in row.items() if value is not None}
     if keys is None:
-        keys = sorted(k for k in logged if k.startswith("reward/") and k.count("/") == 1)
-        keys = [key for key in keys if key not in ("reward/mean", "reward/std")][:6]
+        keys = [f"reward/{name}" for name in sorted(reward_parts(dict.fromkeys(logged, 0.0)))][:6]
     return title, [key for key in keys if key in logged]
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from trainer.errors import DataError
 from trainer.monitors.base import read_rows
-from trainer.ops.panels import duration, evaluation_table, phase_bar, sample_answers
+from trainer.ops.panels import duration, evaluation_table, phase_bar, reward_parts, sample_answers
 from trainer.ops.sparkline import sparkline
 from trainer.yaml import read_yaml
 
@@ -116,14 +116,20 @@ def _brief(value: Any) -> str:
         return ", ".join(map(_brief, value))
     if not isinstance(value, dict) or "type" not in value:
         return str(value)
-    shown = {k: v for k, v in value.items() if k != "type" and isinstance(v, str | int | float)}
-    settings = ", ".join(f"{k} {v}" for k, v in shown.items() if not isinstance(v, bool))
-    return f"{value['type']} ({settings})" if settings else value["type"]
+    settings = {k: _brief(v) for k, v in value.items() if k != "type" and _is_short(v)}
+    text = ", ".join(f"{key} {setting}" for key, setting in settings.items())
+    return f"{value['type']} ({text})" if text else value["type"]
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "type" in value
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _curves(metrics: list[dict[str, Any]]) -> Table:
     logged = {key for row in metrics for key, v in row.items() if isinstance(v, int | float)}
-    parts = sorted(k for k in logged if k.startswith("reward/") and k not in CURVES)
+    parts = [f"reward/{name}" for name in sorted(reward_parts(dict.fromkeys(logged, 0.0)))]
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("metric")
     for name in ("first", "last", "min", "max"):

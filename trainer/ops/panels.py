@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from trainer.types import ScoreStatus
+
 PHASES = {
     "generate": "cyan",
     "reward": "yellow",
@@ -30,13 +32,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+NO_PARTS = {"mean", "std", "scored", "none", "faults", *ScoreStatus}
+"""Names under `reward/` that are statistics and counts, not components."""
+
+
 def reward_parts(report: Figures) -> dict[str, float]:
     """The components of the reward in a report."""
-    return {
-        key.removeprefix("reward/"): value
-        for key, value in report.items()
-        if key.startswith("reward/") and key not in ("reward/mean", "reward/std")
+    found = {
+        key.removeprefix("reward/"): value for key, value in report.items() if key[:7] == "reward/"
     }
+    return {name: value for name, value in found.items() if name not in NO_PARTS}
 
 
 def phase_shares(timing: Figures) -> dict[str, float]:
@@ -74,7 +79,7 @@ def evaluation_table(tables: Sequence[Figures]) -> Table:
     table = Table(
         title=f"held-out {last['name']}",
         title_style="bold",
-        caption=f"mean over {last['sampled']['n']} held-out prompts, 95 % bootstrap interval",
+        caption=f"{last['sampled']['n']} prompts, 95 % bootstrap interval",
     )
     table.add_column("")
     for label, one in zip(("before", "after"), shown, strict=False):
