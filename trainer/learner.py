@@ -171,14 +171,15 @@ class Learner:
         return rate
 
     def _split(self, batch: Batch, step: int, epoch: int) -> list[list[int]]:
-        """Rows of each minibatch: whole groups, dealt anew every epoch from (seed, step, epoch)."""
-        count = self.recipe.learner.minibatches
-        owner = batch.group.tolist()
-        groups = sorted(set(owner))
-        if count > 1:
-            random.Random(repr((self.recipe.seed, step, epoch))).shuffle(groups)
-        place = {group: i * count // len(groups) for i, group in enumerate(groups)}
-        return [[r for r, g in enumerate(owner) if place[g] == k] for k in range(count)]
+        """Rows of each minibatch: whole groups, neighbours in the order of the prompts, so that
+        the same prompts meet in one update on any number of processes and each process has an
+        equal share. Their order is drawn anew every epoch from (seed, step, epoch)."""
+        count, total = self.recipe.learner.minibatches, self.recipe.rollouts.groups_per_step
+        rank, world = self.distributed.rank, self.distributed.world
+        order = list(range(count))
+        random.Random(repr((self.recipe.seed, step, epoch))).shuffle(order)
+        part = [(own * world + rank) * count // total for own in batch.group.tolist()]
+        return [[row for row, at in enumerate(part) if at == k] for k in order]
 
     def _minibatch(self, batch: Batch, rows: list[int], *, first: bool) -> _Minibatch:
         loss, mini = self.recipe.loss, take(batch, rows)

@@ -200,7 +200,7 @@ class Run:
         timing |= {"time/step": took, "time/total": time.perf_counter() - self._began}
         timing["tokens_per_second"] = tokens / took
         self.monitors.rollouts(self.step, list(groups))
-        self.monitors.log(self.step, report | self.scorer.report(), timing)
+        self.monitors.log(self.step, report, timing)
 
     async def save(self) -> None:
         """Writes a checkpoint if one is due."""

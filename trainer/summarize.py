@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, pstdev
 
-from trainer.types import Group, Status
+from trainer.types import Group, ScoreStatus, Status
 
 
 def lean(groups: Sequence[Group]) -> list[Group]:
@@ -44,6 +44,11 @@ def summarize(groups: Sequence[Group], dropped: Sequence[Group], version: int) -
         "group/zero_variance": _share(_one_value(group) for group in groups),
         "group/dropped": len(dropped),
     }
+    statuses = Counter(r.score.status for g in (*groups, *dropped) for r in g.rollouts if r.score)
+    for status in ScoreStatus:
+        if statuses[status] and status is not ScoreStatus.OK:
+            report[f"score/{status}"] = statuses[status]
+    report["score/faults"] = sum(n for status, n in statuses.items() if status.is_fault)
     for status, count in Counter(r.status for r in rollouts).items():
         if status not in (Status.OK, Status.TRUNCATED):
             report[f"rollout/{status}"] = count / len(rollouts)

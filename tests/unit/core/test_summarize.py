@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from trainer.summarize import lean, summarize
-from trainer.types import Status
+from trainer.types import Score, ScoreStatus, Status
 
 
 def test_numbers_of_a_step(make_group):
@@ -21,6 +21,18 @@ def test_numbers_of_a_step(make_group):
     assert report["group/dropped"] == 1
     assert report["reward/mean"] == pytest.approx(0.5)
     assert report["reward/format"] == 1.0
+    assert report["score/faults"] == 0
+
+
+def test_faults_are_counted_by_status_also_in_dropped_groups(make_group):
+    first, second = make_group(values=(None, 0.0)), make_group(serial=1, values=(None, None))
+    first.rollouts[0].score = Score.fault(ScoreStatus.TIMEOUT, "slow")
+    second.rollouts[0].score = Score.fault(ScoreStatus.TIMEOUT, "slow")
+    second.rollouts[1].score = Score(status=ScoreStatus.NOT_APPLICABLE)
+    report = summarize([first], dropped=[second], version=0)
+    assert report["score/timeout"] == 2
+    assert report["score/not_applicable"] == 1
+    assert report["score/faults"] == 2
 
 
 def test_nothing_scored_has_no_reward(make_group):

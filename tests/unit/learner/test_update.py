@@ -140,20 +140,17 @@ def test_learning_goes_the_right_way(make_learner, batch) -> None:
     assert report["train/updates"] == 5.0
 
 
-def test_minibatches_are_whole_groups_dealt_from_seed_step_and_epoch(make_learner, batch) -> None:
-    learner = make_learner(learner={"minibatches": 2})
-    splits = {}
-    for step in range(1, 20):
-        parts = learner._split(batch, step, 0)
-        assert sorted(row for part in parts for row in part) == list(range(12))
-        owners = [{row // 3 for row in part} for part in parts]
-        assert [len(o) for o in owners] == [2, 2]
-        assert all(len(part) == 6 for part in parts)
-        splits[step] = parts
-    assert len({repr(s) for s in splits.values()}) > 2
-    again = make_learner(learner={"minibatches": 2})
+def test_minibatches_are_neighbouring_groups_in_an_order_drawn_from_the_seed(
+    make_learner, batch
+) -> None:
+    rollouts = {"groups_per_step": 4}
+    learner = make_learner(learner={"minibatches": 2}, rollouts=rollouts)
+    splits = {step: learner._split(batch, step, 0) for step in range(1, 20)}
+    first, second = list(range(6)), list(range(6, 12))
+    assert {repr(s) for s in splits.values()} == {repr([first, second]), repr([second, first])}
+    again = make_learner(learner={"minibatches": 2}, rollouts=rollouts)
     assert all(again._split(batch, step, 0) == parts for step, parts in splits.items())
-    other = make_learner(learner={"minibatches": 2}, seed=4)
+    other = make_learner(learner={"minibatches": 2}, rollouts=rollouts, seed=4)
     assert any(other._split(batch, step, 0) != parts for step, parts in splits.items())
 
 
