@@ -34,6 +34,10 @@ class Died(Exception):
     """The worker process is gone; the message says how it ended."""
 
 
+class DiedIdle(Died):
+    """It was gone before grading began, perhaps since its last request: try a fresh one."""
+
+
 class Hung(Exception):
     """The worker did not answer in time."""
 
@@ -65,7 +69,7 @@ class Worker:
         self.reader, self.writer = await asyncio.open_connection(sock=ours)
 
     async def grade(self, work: Work, deadline: float) -> Graded | Failed:
-        """Raises `Died` or `Hung`, both with a text; the worker is then of no use."""
+        """Raises `Died`, `DiedIdle` or `Hung` with a text; the worker is then of no use."""
         stage = "loading the reward"
         try:
             data = pickle.dumps(work)
@@ -78,7 +82,8 @@ class Worker:
             limit = LOAD_SECONDS if stage != "grading" else deadline
             raise Hung(f"{stage} took more than {limit:g} s") from None
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise Died(f"{await self._ending()} while {stage}") from None
+            kind = Died if stage == "grading" else DiedIdle
+            raise kind(f"{await self._ending()} while {stage}") from None
         return reply
 
     async def _receive(self, seconds: float) -> Any:
@@ -145,15 +150,15 @@ class Pool:
             await worker.kill()
 
     async def run(self, work: Work, deadline: float) -> Graded | Failed:
-        """Grades in the next free worker. A worker that was dead already is replaced first."""
+        """Grades in the next free worker. One that is found dead is replaced, once."""
         worker = await self.idle.get()
         healthy = False
         try:
-            if worker.process is not None and worker.process.poll() is not None:
+            try:
+                reply = await self._attempt(worker, work, deadline)
+            except DiedIdle:
                 await worker.kill()
-            if worker.process is None:
-                await worker.start()
-            reply = await worker.grade(work, deadline)
+                reply = await self._attempt(worker, work, deadline)
             healthy = True
         except Hung as error:
             reply = Failed(ScoreStatus.TIMEOUT, str(error))
@@ -166,6 +171,12 @@ class Pool:
             finally:
                 self.idle.put_nowait(worker)
         return reply
+
+    @staticmethod
+    async def _attempt(worker: Worker, work: Work, deadline: float) -> Graded | Failed:
+        if worker.process is None:
+            await worker.start()
+        return await worker.grade(work, deadline)
 
 
 @contextlib.asynccontextmanager
