@@ -12,7 +12,7 @@ extra="${1:-}"
 venv="${VENV:-.venv}"
 pins=configs/pins/cpu.txt
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+say() { if [ -t 1 ]; then printf '\033[1m==>\033[0m %s\n' "$*"; else printf '==> %s\n' "$*"; fi; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }
@@ -22,7 +22,7 @@ find_python() {
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
     command -v "$candidate" >/dev/null || continue
     if fits "$candidate"; then command -v "$candidate"; return; fi
-    found="$found $candidate=$("$candidate" -V 2>&1)"
+    found="$found $candidate ($("$candidate" -V 2>&1 | head -n 1))"
   done
   die "needs Python 3.11, 3.12 or 3.13; found:${found:- none}. Install one, or name it: PYTHON=/path/to/python3.12"
 }

@@ -49,9 +49,9 @@ def check_recipe(recipe: Recipe) -> Check:
     """Reads the first rows of the data and the model's configuration; loads no weights."""
     check = Check()
     check.page.append(Rule(f"{recipe.name} · {recipe.stage}"))
-    check.problems += missing_needs(recipe)
     check.page.append(_settings(recipe))
     try:
+        check.problems += missing_needs(recipe)
         stream = recipe.prompts.stream(recipe.seed)
         prompts = [next(stream) for _ in range(ROWS)]
         check.page.append(_data(recipe, prompts))
@@ -67,18 +67,20 @@ def missing_needs(recipe: Recipe) -> list[str]:
     """One line for every column or service that the rewards need and the run does not have."""
     columns = recipe.prompts.columns()
     lines = []
-    for key, reward in (("reward", recipe.reward), ("evaluation.reward", recipe.evaluation.reward)):
-        for need in sorted(reward.needs if reward else ()):
-            is_column = need in COLUMNS or need.startswith("meta.")
-            if need in (columns if is_column else SERVICES):
-                continue
-            has = ", ".join(sorted(columns if is_column else SERVICES)) or "none"
-            kind = "the column" if is_column else "the service"
-            lines.append(
-                f"{key}: {reward.name()} needs {kind} {need!r}; {recipe.prompts.name()} has: {has}"
-                if is_column
-                else f"{key}: {reward.name()} needs {kind} {need!r}; this run offers: {has}"
-            )
+    rewards = {"reward": recipe.reward, "evaluation.reward": recipe.evaluation.reward}
+    for key, reward in rewards.items():
+        if reward is None:
+            continue
+        for need in sorted(reward.needs):
+            column = need in COLUMNS or need.startswith("meta.")
+            offered = columns if column else SERVICES
+            if need not in offered:
+                kind, owner = (
+                    ("column", recipe.prompts.name()) if column else ("service", "this run")
+                )
+                has = ", ".join(sorted(offered)) or "none"
+                said = f"needs the {kind} {need!r}; {owner} has: {has}"
+                lines.append(f"{key}: {reward.name()} {said}")
     return lines
 
 

@@ -42,7 +42,7 @@ def draw_curves(folder: Path) -> Path | None:
 
     small = [(title, keys) for title, keys in (_present(s, rows) for s in SMALL) if keys]
     lines = -(-len(small) // 4)
-    style = {
+    style: dict[Any, Any] = {
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
@@ -56,7 +56,8 @@ def draw_curves(folder: Path) -> Path | None:
         grid = figure.add_gridspec(1 + lines, 4, height_ratios=[2, *([1.05] * lines)])
         _reward(figure.add_subplot(grid[0, :2] if tables else grid[0, :]), rows)
         if tables:
-            _heldout(figure.add_subplot(grid[0, 2:]), tables)
+            last = max(row["step"] for row in [*rows, *tables])
+            _heldout(figure.add_subplot(grid[0, 2:]), tables, last)
         for index, (title, keys) in enumerate(small):
             _small(figure.add_subplot(grid[1 + index // 4, index % 4]), rows, title, keys)
         path = folder / "curves.png"
@@ -94,7 +95,7 @@ def _reward(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.legend(frameon=False, loc="best")
 
 
-def _heldout(axes: Axes, tables: list[dict[str, Any]]) -> None:
+def _heldout(axes: Axes, tables: list[dict[str, Any]], last: int) -> None:
     axes.set_title(f"held-out {tables[-1]['name']} (95 % bootstrap interval)")
     axes.set_xlabel("step")
     for kind, colour in (("sampled", BLUE), ("greedy", ORANGE)):
@@ -106,6 +107,7 @@ def _heldout(axes: Axes, tables: list[dict[str, Any]]) -> None:
         high = [figures["high"] for _, figures in points]
         means = [figures["mean"] for _, figures in points]
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+        axes.vlines(steps, low, high, color=colour, alpha=0.4, lw=1)
         axes.plot(steps, means, color=colour, lw=2, marker="o", ms=4, label=kind)
         for at in {0, len(points) - 1}:
             axes.annotate(
@@ -116,7 +118,8 @@ def _heldout(axes: Axes, tables: list[dict[str, Any]]) -> None:
                 ha="center",
                 color=colour,
             )
-    axes.margins(x=0.06, y=0.15)
+    axes.margins(y=0.15)
+    axes.set_xlim(-0.06 * max(last, 1), 1.06 * max(last, 1))
     axes.legend(frameon=False, loc="best")
 
 

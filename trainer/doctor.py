@@ -35,7 +35,7 @@ PACKAGES = (
     Package("peft", "LoRA (policy.lora)", "peft", required=True),
     Package("datasets", "prompts: hub, parquet files", "datasets", required=True),
     Package("safetensors", "checkpoints", "safetensors", required=True),
-    Package("math-verify", "rewards math/*", "'math-verify[antlr4_13_2]'", required=True),
+    Package("math-verify", "rewards math/*", "'math-verify[antlr4-13-2]'", required=True),
     Package("matplotlib", "curves.png", "matplotlib", required=True),
     Package("vllm", "vLLM engines (the hf engine works)", "vllm"),
     Package("deepspeed", "ZeRO sharding (FSDP2 works)", "deepspeed"),

@@ -156,6 +156,12 @@ def test_a_missing_model_is_a_problem_not_a_traceback(recipe):
     assert "30 prompts" in page(check)  # what could be checked is shown
 
 
+def test_missing_data_is_a_problem_too(recipe, tmp_path):
+    check = check_recipe(recipe(f"prompts={{type: files, path: {tmp_path}/none.jsonl}}"))
+    assert any("none.jsonl" in problem for problem in check.problems)
+    assert "tiny_text" in page(check)
+
+
 @pytest.mark.parametrize(
     ("number", "text"), [(950, "950"), (412_544, "412.5 k"), (7.62e9, "7.6 B")]
 )

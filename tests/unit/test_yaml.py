@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.errors import ConfigError
@@ -75,6 +75,7 @@ def test_core_scalars(text, value):
         max_leaves=8,
     )
 )
+@example({"a\x85b": "\u2028"})
 def test_what_is_dumped_is_read_back(value):
     import yaml
 

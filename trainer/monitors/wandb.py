@@ -66,8 +66,8 @@ class Wandb(Monitor):
         import wandb
 
         columns = ["prompt", "answer", "sampled", "greedy", "reward"]
-        rows = [[str(row[name]) for name in columns] for row in table["examples"]]
-        values = evaluation_figures(table) | {
-            "evaluation/examples": wandb.Table(columns=columns, data=rows)
-        }
+        examples = wandb.Table(columns=[*columns])
+        for row in table["examples"]:
+            examples.add_data(*(str(row[name]) for name in columns))
+        values = evaluation_figures(table) | {"evaluation/examples": examples}
         self._run.log(values, step=step)  # wandb adds what `log` gives for the same step

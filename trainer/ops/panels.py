@@ -89,7 +89,7 @@ def evaluation_table(tables: Sequence[Figures]) -> Table:
     if len(shown) > 1:
         table.add_column("change", justify="right")
     for name, values in _rows(shown):
-        cells = [interval(value) for value in values]
+        cells: list[Text | str] = [interval(value) for value in values]
         if len(shown) > 1:
             cells.append(_change(*values))
         table.add_row(name, *cells)

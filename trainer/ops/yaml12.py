@@ -92,8 +92,16 @@ class Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers = _resolvers()
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # PyYAML folds these line breaks into a space unless they are escaped.
+        style = '"' if set(data) & {"\x85", "\u2028", "\u2029"} else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
         return super().increase_indent(flow, False)
+
+
+Dumper.yaml_representers = yaml.SafeDumper.yaml_representers | {str: Dumper.represent_str}
 
 
 def parse(text: str, source: str, *, lines: bool = True) -> Any:
