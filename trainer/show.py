@@ -36,6 +36,7 @@ CURVES = (
     "reward/std",
     "rollout/length_mean",
     "rollout/truncated",
+    "score/faults",
     "train/loss",
     "train/entropy",
     "train/kl_ref",

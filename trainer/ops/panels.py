@@ -8,8 +8,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer.types import ScoreStatus
-
 PHASES = {
     "generate": "cyan",
     "reward": "yellow",
@@ -32,16 +30,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-NO_PARTS = {"mean", "std", "scored", "none", "faults", *ScoreStatus}
-"""Names under `reward/` that are statistics and counts, not components."""
-
-
 def reward_parts(report: Figures) -> dict[str, float]:
     """The components of the reward in a report."""
-    found = {
-        key.removeprefix("reward/"): value for key, value in report.items() if key[:7] == "reward/"
+    return {
+        key.removeprefix("reward/"): value
+        for key, value in report.items()
+        if key.startswith("reward/") and key not in ("reward/mean", "reward/std")
     }
-    return {name: value for name, value in found.items() if name not in NO_PARTS}
 
 
 def phase_shares(timing: Figures) -> dict[str, float]:

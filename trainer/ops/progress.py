@@ -25,6 +25,7 @@ DETAILS = {
     "rollout/length_mean": "length {:.1f}",
     "rollout/truncated": "truncated {:.0%}",
     "rollout/unscored": "unscored {:.0%}",
+    "score/faults": "faults {:.0f}",
     "group/zero_variance": "no-signal groups {:.0%}",
 }
 """What the line of details shows, if the report has it."""
