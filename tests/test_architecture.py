@@ -1,5 +1,4 @@
-"""Rules of the house, read from the source: layers look down, plug-ins stand alone, files are small.
-"""
+"""Rules of the house, read from the source: layers, plug-ins that stand alone, small files."""
 
 from __future__ import annotations
 

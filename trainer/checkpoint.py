@@ -30,6 +30,8 @@ from safetensors.torch import load_file, save_file
 from trainer.errors import CheckpointError
 
 FORMAT = 1
+_NEARLY_FULL = 2**16
+"""Free bytes under which a failed write is put down to a full disk."""
 
 
 class Checkpoints:
@@ -151,14 +153,16 @@ class writing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             return
-        # Some writers (safetensors, torch) wrap the operating system's error.
+        free = shutil.disk_usage(_existing(self.draft)).free
+        # torch and safetensors hide the operating system's error behind one of their own.
         full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        full = full or (free < _NEARLY_FULL and not isinstance(error, CheckpointError))
         if not full and not isinstance(error, OSError):
             return
         shutil.rmtree(self.draft, ignore_errors=True)
         advice = (
-            f"the disk is full ({shutil.disk_usage(_existing(self.draft)).free / 2**20:.0f} MiB "
-            "free); make room or lower checkpoint.keep"
+            f"the disk is full ({free / 2**20:.1f} MiB were free); make room or lower "
+            "checkpoint.keep"
             if full
             else f"{error}; check that the folder may be written"
         )

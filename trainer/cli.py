@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     standard error; COHORT_TRACEBACK=1 adds the traceback. Other errors always show theirs."""
     arguments = _parse(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
+    if os.getcwd() not in sys.path:  # a recipe may name `my_module:MyReward` of this folder
+        sys.path.insert(0, os.getcwd())
     try:
         return command(arguments)
     except KeyboardInterrupt:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import CheckpointError, ConfigError
+from trainer.buffer import histogram
+from trainer.errors import CheckpointError, ConfigError, RewardFaults
 from trainer.models.pretrained import Pretrained
 from trainer.ops.statistics import bootstrap, majority, pass_at_k
 from trainer.ops.text import tag_content
@@ -32,6 +34,7 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
         return {}
     with run.clock.main("evaluate"):
         table = await measure(run, step)
+    run.scorer.drain_metrics()  # those of evaluations do not belong to the next step
     run.monitors.evaluation(step, table)
     report = {f"heldout/{config.name}": table["sampled"]["mean"]}
     if table["greedy"]:
@@ -81,11 +84,17 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
     """
     config, sampling = run.recipe.evaluation, run.recipe.rollouts.sampling
     drawn = sampling.model_copy(update={"temperature": config.temperature})
-    sampled = await _play(run, drawn, config.samples, "sampled")
+    sampled = await _play(run, drawn, config.samples)
     greedy = None
     if config.greedy:
         argmax = sampling.model_copy(update={"temperature": 0.0})
-        greedy = await _play(run, argmax, 1, "greedy")
+        greedy = await _play(run, argmax, 1)
+    if not _means(sampled):
+        why = Counter(f"{r.score.status} {r.score.reason}" for g in sampled for r in g.rollouts)
+        raise RewardFaults(
+            f"none of the answers to {len(sampled)} held-out prompts could be scored: "
+            f"{histogram(why)}. Try the reward alone with `cohort score`"
+        )
     table = {
         "step": step,
         "name": config.name,
@@ -104,7 +113,7 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
     return table
 
 
-async def _play(run: Run, sampling: Sampling, size: int, kind: str) -> list[Group]:
+async def _play(run: Run, sampling: Sampling, size: int) -> list[Group]:
     """Scored groups of all held-out prompts, each process taking its share."""
     share = run.heldout[run.distributed.rank :: run.distributed.world]
 
@@ -117,7 +126,7 @@ async def _play(run: Run, sampling: Sampling, size: int, kind: str) -> list[Grou
             group_size=size,
             seed=run.recipe.seed,
         )
-        await run.evaluation_scorer.score_group(group, run.step)
+        await run.scorer.score_group(group, run.step, reward=run.recipe.evaluation.reward)
         return group
 
     groups = await asyncio.gather(*(one(prompt) for prompt in share))
@@ -153,6 +162,7 @@ def _examples(sampled: Sequence[Group], greedy: Sequence[Group] | None) -> list[
         first = group.rollouts[0]
         rows.append(
             {
+                "id": group.prompt.id,
                 "prompt": question(group.prompt),
                 "answer": group.prompt.answer,
                 "sampled": first.reply,

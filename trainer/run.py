@@ -24,7 +24,7 @@ from trainer.run_folder import folder_of, prepare_folder
 from trainer.run_state import load_run, own_state, save_run
 from trainer.scoring import Scorer
 from trainer.signal import SignalWatch
-from trainer.summarize import lean
+from trainer.summarize import Gathered, lean
 from trainer.weights.base import probe_rows
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ class Run:
     learner: Learner
     reference: ReferenceModel | None
     scorer: Scorer
-    evaluation_scorer: Scorer
     buffer: Buffer
     stream: Stream
     heldout: Sequence[Prompt]
@@ -106,6 +105,19 @@ class Run:
             if recipe.rollouts.agent.samples:
                 await stack.enter_async_context(recipe.engine.open(context))
             await stack.enter_async_context(recipe.reward.open(context))
+            if recipe.evaluation.reward is not None:
+                await stack.enter_async_context(recipe.evaluation.reward.open(context))
+            scorer = await stack.enter_async_context(
+                Scorer.open(
+                    recipe.reward,
+                    recipe.scoring,
+                    seed=recipe.seed,
+                    total_steps=recipe.steps,
+                    engine=recipe.engine if recipe.rollouts.agent.samples else None,
+                    renderer=context.renderer,
+                    log=folder / "reward.log" if training else None,
+                )
+            )
             reference = None
             if "ref_logprobs" in recipe.needs:
                 reference = ReferenceModel(recipe.policy, recipe.reference)
@@ -115,7 +127,7 @@ class Run:
                 distributed=distributed,
                 learner=Learner(recipe, recipe.policy, reference, distributed),
                 reference=reference,
-                **await _scorers(stack, recipe, context),
+                scorer=scorer,
                 buffer=_buffer(recipe, distributed),
                 stream=recipe.prompts.stream(recipe.seed),
                 heldout=recipe.prompts.heldout(recipe.evaluation.limit),
@@ -167,21 +179,17 @@ class Run:
                 await asyncio.to_thread(self.reference.after_step, self.step)
         return report
 
-    async def gather(self, groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
-        """(trained, dropped) groups of all processes by serial, without tensors."""
-        own = lean(groups), lean(self.buffer.drain_dropped())
+    async def gather(self, groups: Sequence[Group]) -> Gathered:
+        """What all processes did in this step."""
+        own = Gathered(lean(groups), lean(self.buffer.drain_dropped()), self.scorer.drain_metrics())
         parts = await asyncio.to_thread(self.distributed.gather_objects, own)
-        trained, dropped = (
-            sorted((g for part in parts for g in part[i]), key=lambda g: g.prompt.serial)
-            for i in (0, 1)
-        )
-        return trained, dropped
+        return Gathered.merged(parts)
 
-    def observe(self, groups: list[Group], dropped: list[Group], learned: bool) -> None:
+    def observe(self, gathered: Gathered, learned: bool) -> None:
         """Feeds curricula, in serial order on every process, and watches for silence."""
-        for group in sorted(groups + dropped, key=lambda g: g.prompt.serial):
+        for group in gathered.played:
             self.stream.observe(group)
-        self.signal.observe(groups, learned)
+        self.signal.observe(gathered.groups, learned)
 
     async def publish(self) -> dict[str, float]:
         """Brings the weights of `step` into the engine and proves it."""
@@ -223,29 +231,6 @@ def _buffer(recipe: Recipe, distributed: Distributed) -> Buffer:
         )
     share = rollouts.groups_per_step // distributed.world
     return Buffer(share, rollouts.max_lag, rollouts.filters_patience)
-
-
-async def _scorers(stack: AsyncExitStack, recipe: Recipe, context: Context) -> dict[str, Scorer]:
-    """The training scorer, and the one of evaluations where that has a reward of its own."""
-    engine = recipe.engine if recipe.rollouts.agent.samples else None
-
-    async def scorer(reward: Any) -> Scorer:
-        opened = Scorer.open(
-            reward,
-            recipe.scoring,
-            seed=recipe.seed,
-            total_steps=recipe.steps,
-            engine=engine,
-            renderer=context.renderer,
-        )
-        return await stack.enter_async_context(opened)
-
-    training = await scorer(recipe.reward)
-    measured = recipe.evaluation.reward
-    if measured is None:
-        return {"scorer": training, "evaluation_scorer": training}
-    await stack.enter_async_context(measured.open(context))
-    return {"scorer": training, "evaluation_scorer": await scorer(measured)}
 
 
 def _probe(recipe: Recipe, context: Context) -> list[Row]:

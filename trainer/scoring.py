@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 FIRST_CHECK = 32
 """Samples seen before the fault budget is looked at: one early fault is no trend."""
-REASONS_KEPT = 500
-"""Distinct reasons counted apart; what comes later is counted by its status alone."""
 UNPLAYED = (Status.ENV_ERROR, Status.TIMEOUT, Status.ABORTED)
 """Rollouts that ended through no doing of the policy: not scored, no fault of the reward."""
 
@@ -63,10 +61,7 @@ class Scorer:
         self.reward, self.config, self.pool = reward, config, pool
         self.seed, self.total_steps = seed, total_steps
         self.engine, self.renderer = engine, renderer
-        self.reasons: Counter[str] = Counter()
-        """Why samples have no value, or one for an unreadable answer; over the whole run."""
         self._window: deque[Fault | None] = deque(maxlen=config.fault_window)
-        self._counts: Counter[str] = Counter()
         self._metrics: dict[str, list[float]] = {}
 
     @classmethod
@@ -117,20 +112,14 @@ class Scorer:
             else:
                 rollout.score = next(results)
                 self._watch(rollout.score, f"prompt {group.prompt.id}, rollout {number}")
-            self._count(rollout.score)
             scores.append(rollout.score)
         self._check_budget()
         return scores
 
-    def report(self) -> dict[str, float]:
-        """Counts of samples since the last call, and means of what `log_metric` was given:
-        `reward/scored`, `reward/none` (without a value), `reward/faults`, `reward/<status>`."""
-        counts, self._counts = self._counts, Counter()
+    def drain_metrics(self) -> dict[str, list[float]]:
+        """What rewards gave to `log_metric` since the last call, in no fixed order."""
         metrics, self._metrics = self._metrics, {}
-        keys = ["scored", "none", "faults", *(s for s in ScoreStatus if s in counts)]
-        report = {f"reward/{key}": float(counts[key]) for key in keys}
-        means = {f"reward/metric/{k}": sum(v) / len(v) for k, v in sorted(metrics.items())}
-        return report | means
+        return metrics
 
     async def border(self, reward: Reward, group: Group, step: int) -> list[Score]:
         """One checked score per rollout; raises `CohortError` alone.
@@ -166,15 +155,6 @@ class Scorer:
         for name, values in graded.columns.items():
             for rollout, value in zip(rollouts, values, strict=False):
                 rollout.meta.setdefault("logged", {})[name] = value
-
-    def _count(self, score: Score) -> None:
-        self._counts[score.status.value] += 1
-        self._counts["scored" if score.value is not None else "none"] += 1
-        self._counts["faults"] += score.status.is_fault
-        if score.status is not ScoreStatus.OK:
-            key = f"{score.status}: {score.reason}" if score.reason else str(score.status)
-            full = key not in self.reasons and len(self.reasons) >= REASONS_KEPT
-            self.reasons[str(score.status) if full else key] += 1
 
     def _watch(self, score: Score, example: str) -> None:
         fault = Fault(score.status, score.reason, example) if score.status.is_fault else None

@@ -4,10 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 
 from trainer.types import Group, ScoreStatus, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the processes did in one step; groups by serial, without tensors."""
+
+    groups: list[Group]
+    """Trained on."""
+    dropped: list[Group] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    """What rewards gave to `log_metric`."""
+
+    @classmethod
+    def merged(cls, parts: Sequence[Gathered]) -> Gathered:
+        """Of all processes."""
+        names = {name for part in parts for name in part.metrics}
+        return cls(
+            _by_serial(g for part in parts for g in part.groups),
+            _by_serial(g for part in parts for g in part.dropped),
+            {name: [v for part in parts for v in part.metrics.get(name, ())] for name in names},
+        )
+
+    @property
+    def played(self) -> list[Group]:
+        """Trained and dropped."""
+        return _by_serial([*self.groups, *self.dropped])
 
 
 def lean(groups: Sequence[Group]) -> list[Group]:
@@ -24,11 +50,12 @@ def lean(groups: Sequence[Group]) -> list[Group]:
     ]
 
 
-def summarize(groups: Sequence[Group], dropped: Sequence[Group], version: int) -> dict[str, float]:
+def summarize(step: Gathered, version: int) -> dict[str, float]:
     """`version`: of the weights before the update, so lag 0 is on-policy.
 
     Reward figures are over scored rollouts only; a step without any has none of them.
     """
+    groups = step.groups
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     scored = [r for r in rollouts if r.score is not None and r.score.value is not None]
     values = [r.score.value for r in scored]
@@ -42,9 +69,9 @@ def summarize(groups: Sequence[Group], dropped: Sequence[Group], version: int) -
         "rollout/unscored": 1 - len(scored) / len(rollouts),
         "rollout/lag_max": max(lags, default=0),
         "group/zero_variance": _share(_one_value(group) for group in groups),
-        "group/dropped": len(dropped),
+        "group/dropped": len(step.dropped),
     }
-    statuses = Counter(r.score.status for g in (*groups, *dropped) for r in g.rollouts if r.score)
+    statuses = Counter(r.score.status for g in step.played for r in g.rollouts if r.score)
     for status in ScoreStatus:
         if statuses[status] and status is not ScoreStatus.OK:
             report[f"score/{status}"] = statuses[status]
@@ -59,7 +86,13 @@ def summarize(groups: Sequence[Group], dropped: Sequence[Group], version: int) -
         part = [p for r in scored if (p := r.score.parts.get(name)) is not None]
         if part:
             report[f"reward/{name}"] = fmean(part)
+    for name, metric in sorted(step.metrics.items()):
+        report[f"reward/metric/{name}"] = fmean(metric)  # fmean adds exactly: order is no matter
     return report
+
+
+def _by_serial(groups: Iterable[Group]) -> list[Group]:
+    return sorted(groups, key=lambda group: group.prompt.serial)
 
 
 def _one_value(group: Group) -> bool:

@@ -9,7 +9,9 @@ from math import comb
 import numpy as np
 
 
-def bootstrap(values: Sequence[float], *, level: float = 0.95, draws: int = 2000) -> dict[str, float]:
+def bootstrap(
+    values: Sequence[float], *, level: float = 0.95, draws: int = 2000
+) -> dict[str, float]:
     """Mean and percentile bootstrap interval: {mean, low, high, n}. Resampling is seeded, so equal
     values give equal intervals. Raises ValueError for no values."""
     if not len(values):
