@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -65,6 +66,9 @@ async def _ending(work: Coroutine[Any, Any, T]) -> T:
             raise
         code = _report(error)
         sys.stdout.flush()
+        # The others fail when this process is gone. torchrun takes the earliest failure for the
+        # cause and counts in whole seconds.
+        time.sleep(1.1)
         os._exit(code)
 
 
