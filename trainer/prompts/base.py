@@ -145,6 +145,8 @@ class Table(Prompts):
     """Rows kept out of training: a share (0.1) or a count (200), drawn at random."""
     limit: int | None = Field(None, gt=0)
     """Use the first rows only, held-out ones included."""
+    answer_after: str | None = Field(None, min_length=1)
+    """The answer is what stands after the last of these in its column: `####` for GSM8K."""
 
     @field_validator("holdout")
     @classmethod
@@ -166,6 +168,15 @@ class Table(Prompts):
     def origin(self, rows: Sequence[Row], index: int) -> tuple[str, Path]:
         """How errors name a row of `rows`, and the folder its image paths are relative to."""
         return f"{self.name()}, row {index}", Path.cwd()
+
+    def answer(self, value: Any, where: str) -> Any:
+        """What its column holds, cut as `answer_after` says; DataError if the mark is missing."""
+        if self.answer_after is None or value is None:
+            return value
+        _, mark, answer = str(value).rpartition(self.answer_after)
+        if not mark:
+            raise DataError(f"{where}: no {self.answer_after!r} (prompts.answer_after) in {value!r}")
+        return answer.strip()
 
     def drawn(self, row: Row, rng: random.Random) -> Row:
         """The row as one draw of it: the place for what differs from epoch to epoch. `rng` is
@@ -265,7 +276,7 @@ class OpenTable:
         return Prompt(
             id=f"{prefix}{index if name is None else name}",
             messages=messages,
-            answer=value.get("answer"),
+            answer=self.table.answer(value.get("answer"), where),
             task=self.table.task if value.get("task") is None else str(value["task"]),
             meta=without_pixels(row),
             serial=serial,

@@ -256,3 +256,12 @@ def test_a_share_of_one_or_more_is_refused(build, write):
 def test_dump_and_load_are_equal(build, write):
     source = build({"type": "files", "path": write(ROWS), "template": "boxed", "holdout": 0.1})
     assert build(source.model_dump()) == source
+
+
+def test_the_answer_may_stand_after_a_mark(build, write):
+    rows = [{"question": "q", "answer": "2 + 2 = 4 #### 4 \n"}, {"question": "q", "answer": "4"}]
+    source = build({"type": "files", "path": write(rows), "answer_after": "####", "shuffle": False})
+    stream = source.stream(0)
+    assert next(stream).answer == "4"
+    with pytest.raises(DataError, match=r"row 2|:2.*answer_after"):
+        next(stream)
