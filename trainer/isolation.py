@@ -1,4 +1,4 @@
-"""Worker processes for reward code: each request has a deadline, a worker that misses it is killed.
+"""Worker processes for reward code: each unit has a deadline, a worker that misses it is killed.
 
 Plain subprocesses and a socket each, not `multiprocessing`: the child does not import the
 parent's main module, and waiting for it is native to the event loop.
@@ -16,11 +16,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trainer.types import ScoreStatus
-from trainer.worker import Failed, Graded, Ready, Work
+from trainer.worker import Failed, Graded, Ready, Work, framed
 
 LOAD_SECONDS = 120.0
 """Longest a worker may take to start and import a reward."""
@@ -50,6 +51,7 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
+        self._announced: int | None = None  # size of a message of which only the header was read
 
     async def start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -66,42 +68,47 @@ class Worker:
                 start_new_session=True,  # Ctrl-C is ours; and `killpg` reaches its children
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
+        self._announced = None
         self.reader, self.writer = await asyncio.open_connection(sock=ours)
 
-    async def grade(self, work: Work, deadline: float) -> Graded | Failed:
-        """Raises `Died`, `DiedIdle` or `Hung` with a text; the worker is then of no use."""
+    async def grade(self, work: Work, deadline: float, replies: list[Graded | Failed]) -> None:
+        """Adds one reply per unit from `work.first` on, each within `deadline` seconds. Raises
+        `Died`, `DiedIdle` or `Hung` with a text: the fault of the first unit without a reply. The
+        worker is then of no use."""
         stage = "loading the reward"
         try:
-            data = pickle.dumps(work)
-            self.writer.write(len(data).to_bytes(8, "big") + data)
-            reply = await self._receive(LOAD_SECONDS)
-            if isinstance(reply, Ready):
-                stage = "grading"
-                reply = await self._receive(deadline)
+            self.writer.write(framed(work))
+            ready = await self._receive(LOAD_SECONDS)
+            if not isinstance(ready, Ready):
+                replies += [ready] * (len(work.seeds) - work.first)
+                return
+            stage = "grading"
+            for _ in work.seeds[work.first :]:
+                replies.append(await self._receive(deadline))  # noqa: PERF401 (keeps what came)
         except TimeoutError:
             limit = LOAD_SECONDS if stage != "grading" else deadline
             raise Hung(f"{stage} took more than {limit:g} s") from None
         except (EOFError, OSError, pickle.UnpicklingError):
             kind = Died if stage == "grading" else DiedIdle
             raise kind(f"{await self._ending()} while {stage}") from None
-        return reply
 
     async def _receive(self, seconds: float) -> Any:
         """The next message. A late look at the clock (a blocked event loop) does not count: what
         has arrived by then is taken."""
-        reading = asyncio.create_task(self._read())
         try:
-            for patience in (seconds, 0.05):
-                await asyncio.wait({reading}, timeout=patience)
-                if reading.done():
-                    return reading.result()
-            raise TimeoutError
-        finally:
-            reading.cancel()
+            async with asyncio.timeout(seconds):
+                return await self._read()
+        except TimeoutError:
+            async with asyncio.timeout(0.05):
+                return await self._read()
 
     async def _read(self) -> Any:
-        size = int.from_bytes(await self.reader.readexactly(8), "big")
-        return pickle.loads(await self.reader.readexactly(size))
+        """May be cancelled and called again."""
+        if self._announced is None:
+            self._announced = int.from_bytes(await self.reader.readexactly(8), "big")
+        data = await self.reader.readexactly(self._announced)
+        self._announced = None
+        return pickle.loads(data)
 
     async def _ending(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -149,34 +156,49 @@ class Pool:
         for worker in self.workers:
             await worker.kill()
 
-    async def run(self, work: Work, deadline: float) -> Graded | Failed:
-        """Grades in the next free worker. One that is found dead is replaced, once."""
+    async def run(self, work: Work, deadline: float) -> list[Graded | Failed]:
+        """One reply per unit, each within `deadline` seconds, from the next free workers: what
+        comes after a unit that ends its worker goes to another one. A worker that is found dead
+        is replaced, once."""
+        replies: list[Graded | Failed] = []
+        while len(replies) < len(work.seeds):
+            failed = await self._turn(replace(work, first=len(replies)), deadline, replies)
+            if failed is not None:
+                replies.append(failed)
+        return replies
+
+    async def _turn(
+        self, work: Work, deadline: float, replies: list[Graded | Failed]
+    ) -> Failed | None:
+        """Adds replies up to the end, or to the unit whose failure is returned."""
         worker = await self.idle.get()
         healthy = False
         try:
             try:
-                reply = await self._attempt(worker, work, deadline)
+                await self._attempt(worker, work, deadline, replies)
             except DiedIdle:
                 await worker.kill()
-                reply = await self._attempt(worker, work, deadline)
+                await self._attempt(worker, work, deadline, replies)
             healthy = True
         except Hung as error:
-            reply = Failed(ScoreStatus.TIMEOUT, str(error))
+            return Failed(ScoreStatus.TIMEOUT, str(error))
         except Died as error:
-            reply = Failed(ScoreStatus.CRASHED, str(error))
+            return Failed(ScoreStatus.CRASHED, str(error))
         finally:
             try:
                 if not healthy:
                     await worker.kill()
             finally:
                 self.idle.put_nowait(worker)
-        return reply
+        return None
 
     @staticmethod
-    async def _attempt(worker: Worker, work: Work, deadline: float) -> Graded | Failed:
+    async def _attempt(
+        worker: Worker, work: Work, deadline: float, replies: list[Graded | Failed]
+    ) -> None:
         if worker.process is None:
             await worker.start()
-        return await worker.grade(work, deadline)
+        await worker.grade(work, deadline, replies)
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import pickle
 import random
 from collections import Counter, deque
@@ -24,7 +25,7 @@ from trainer.ops.verdict import describe, judged
 from trainer.rewards.base import IsolatedReward, Reward, flatten
 from trainer.rollouts.base import seed_of
 from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus, Status
-from trainer.worker import Failed, Graded, Work
+from trainer.worker import Graded, Work
 
 if TYPE_CHECKING:
     from trainer.config import Scoring
@@ -202,31 +203,49 @@ class _Border:
 
     async def isolate(self, reward: IsolatedReward, group: Group) -> list[Score]:
         with self._paused():
+            count = len(group.rollouts)
+            size = 1 if reward.pointwise else max(1, count)
+            units = -(-count // size)
+            # A group is one request while other groups keep the workers busy.
+            requests = min(units, max(1, self._scorer.pool.idle.qsize()))
+            bounds = [units * i // requests for i in range(requests + 1)] if requests else []
             blob = pickle.dumps(reward)
             prompt = lean_prompt(group.prompt, images="images" in reward.needs)
-            size = 1 if reward.pointwise else max(1, len(group.rollouts))
-            units = [group.rollouts[i : i + size] for i in range(0, len(group.rollouts), size)]
-            grading = [self._grade(blob, prompt, n, unit) for n, unit in enumerate(units)]
+            grading = [
+                self._grade(blob, prompt, range(a, b), size, group.rollouts[a * size : b * size])
+                for a, b in itertools.pairwise(bounds)
+            ]
             return [score for scores in await asyncio.gather(*grading) for score in scores]
 
     async def _grade(
-        self, blob: bytes, prompt: Prompt, number: int, rollouts: list[Rollout]
+        self, blob: bytes, prompt: Prompt, units: range, size: int, rollouts: list[Rollout]
     ) -> list[Score]:
+        """Scores of the units with these numbers, `size` rollouts each, in one request."""
         scorer = self._scorer
         try:
             shipped = pickle.dumps(Group(prompt, [lean_rollout(r) for r in rollouts]))
         except Exception as error:  # the reward border: data rows and artifacts hold anything
+            if len(units) > 1:  # one of them only, perhaps
+                alone = [
+                    self._grade(blob, prompt, units[i : i + 1], size, rollouts[i * size :][:size])
+                    for i in range(len(units))
+                ]
+                return [score for scores in await asyncio.gather(*alone) for score in scores]
             reason = f"cannot be sent to a worker: {describe(error)}"
             return _all(rollouts, ScoreStatus.RAISED, reason)
-        seed = seed_of(scorer.seed, prompt.serial, number, "grade")
-        work = Work(blob, shipped, self.step, self.total_steps, seed)
-        reply = await scorer.pool.run(work, scorer.config.deadline * len(rollouts))
-        if isinstance(reply, Failed):
-            if reply.missing:
+        seeds = tuple(seed_of(scorer.seed, prompt.serial, unit, "grade") for unit in units)
+        work = Work(blob, shipped, self.step, self.total_steps, seeds)
+        scores: list[Score] = []
+        for reply in await scorer.pool.run(work, scorer.config.deadline * size):
+            unit = rollouts[len(scores) : len(scores) + size]
+            if isinstance(reply, Graded):
+                scorer.note(reply, unit)
+                scores += reply.scores
+            elif reply.missing:
                 raise MissingService(reply.reason)
-            return _all(rollouts, reply.status, reply.reason)
-        scorer.note(reply, rollouts)
-        return reply.scores
+            else:
+                scores += _all(unit, reply.status, reply.reason)
+        return scores
 
     async def logprobs(
         self, rows: list[tuple[list[int], dict[str, Any]]], model: str = "policy"

@@ -1,13 +1,16 @@
 """A scoring worker: grades what comes over a socket, one request at a time.
 
 Protocol (8-byte length, then pickle), for each request: the worker answers `Ready` once the
-reward is loaded, so that imports do not eat the deadline, and then `Graded`; or a `Failed`.
+reward is loaded, so that imports do not eat the deadline, and then `Graded` or `Failed` for one
+unit after the other: each rollout of a pointwise reward, else the whole group. A single `Failed`
+in place of `Ready` is the answer for all units.
 Started by `isolation.Pool` as a fresh interpreter. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import random
@@ -16,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,8 +43,10 @@ class Work:
     group: bytes
     step: int
     total_steps: int
-    seed: int
-    """Seeds `random` before grading."""
+    seeds: tuple[int, ...]
+    """One per unit, for `random`."""
+    first: int = 0
+    """Units before this one were answered in an earlier attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +63,18 @@ class Graded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The whole request failed. `missing`: for want of a package or service, so every request of
-    this kind would fail."""
+    """The unit failed. `missing`: for want of a package or service, so every request of this kind
+    would fail."""
 
     status: ScoreStatus
     reason: str
     missing: bool = False
 
 
-def send(stream: BinaryIO, message: Any) -> None:
+def framed(message: Any) -> bytes:
+    """A message as it goes over the socket."""
     data = pickle.dumps(message)
-    stream.write(len(data).to_bytes(8, "big") + data)
-    stream.flush()
+    return len(data).to_bytes(8, "big") + data
 
 
 def receive(stream: BinaryIO) -> Any:
@@ -83,26 +89,37 @@ def serve(fd: int, parent: int) -> None:
     """Answers requests until the parent closes the socket or dies; does not return."""
     _die_with(parent)
     os.set_inheritable(fd, False)
-    stream = socket.socket(fileno=fd).makefile("rwb")
+    parent_side = socket.socket(fileno=fd)
+    stream: Any = parent_side.makefile("rb")
     loaded: dict[bytes, IsolatedReward] = {}
     while (work := receive(stream)) is not None:
-        reward = _load(work.reward, loaded)
-        if isinstance(reward, Failed):
-            send(stream, reward)
-            continue
-        send(stream, Ready())
-        reply = _grade(reward, work)
-        signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm left behind would hit the next sample
-        try:
-            size = len(pickle.dumps(reply))
-        except Exception as error:  # the reward border: columns may hold anything
-            reply = Failed(ScoreStatus.RAISED, f"cannot be sent back: {describe(error)}")
-        else:
-            if size > FRAME_LIMIT:
-                reason = f"returned {size} bytes, more than {FRAME_LIMIT}"
-                reply = Failed(ScoreStatus.RAISED, reason)
-        send(stream, reply)
+        for reply in _replies(work, loaded):
+            parent_side.sendall(reply)
     os._exit(0)  # threads that user code left behind must not keep the process alive
+
+
+def _replies(work: Work, loaded: dict[bytes, IsolatedReward]) -> Iterator[bytes]:
+    reward = _load(work.reward, loaded)
+    units = reward if isinstance(reward, Failed) else _units(reward, work.group)
+    if isinstance(reward, Failed) or isinstance(units, Failed):
+        yield framed(units)
+        return
+    yield framed(Ready())
+    for unit, seed in list(zip(units, work.seeds, strict=True))[work.first :]:
+        reply = _grade(reward, unit, Call(work.step, work.total_steps), seed)
+        signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm left behind would hit the next sample
+        yield _sendable(reply)
+
+
+def _sendable(reply: Graded | Failed) -> bytes:
+    try:
+        data = framed(reply)
+    except Exception as error:  # the reward border: columns may hold anything
+        return framed(Failed(ScoreStatus.RAISED, f"cannot be sent back: {describe(error)}"))
+    if len(data) > FRAME_LIMIT:
+        reason = f"returned {len(data)} bytes, more than {FRAME_LIMIT}"
+        return framed(Failed(ScoreStatus.RAISED, reason))
+    return data
 
 
 def _load(blob: bytes, loaded: dict[bytes, IsolatedReward]) -> IsolatedReward | Failed:
@@ -121,11 +138,19 @@ def _load(blob: bytes, loaded: dict[bytes, IsolatedReward]) -> IsolatedReward | 
     return loaded[blob]
 
 
-def _grade(reward: IsolatedReward, work: Work) -> Graded | Failed:
-    random.seed(work.seed)
-    call = Call(work.step, work.total_steps)
+def _units(reward: IsolatedReward, blob: bytes) -> list[Group] | Failed:
     try:
-        group: Group = pickle.loads(work.group)
+        group: Group = pickle.loads(blob)
+    except BaseException as error:  # the reward border: a data row may hold objects of any class
+        return Failed(ScoreStatus.RAISED, describe(error))
+    if not reward.pointwise:
+        return [group]
+    return [Group(group.prompt, [rollout]) for rollout in group.rollouts]
+
+
+def _grade(reward: IsolatedReward, group: Group, call: Call, seed: int) -> Graded | Failed:
+    random.seed(seed)
+    try:
         scores = judged(reward.grade_group(group, call), group.rollouts)
         columns = {
             str(name): [_loggable(value) for value in values]
@@ -155,7 +180,8 @@ def _die_with(parent: int) -> None:
         # by the kernel: also while a regular expression holds the interpreter's lock
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         # if memory runs out, a worker goes first, not the run
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        with contextlib.suppress(OSError):  # a read-only /proc
+            Path("/proc/self/oom_score_adj").write_text("1000")
     if os.getppid() != parent:
         os._exit(0)
 

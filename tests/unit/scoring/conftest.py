@@ -30,6 +30,7 @@ class Hostile(PointwiseReward):
         match rollout.reply:
             case "raise": raise ValueError("bad\\nanswer")
             case "sleep": time.sleep(1000)
+            case "nap": time.sleep(0.2)
             case "loop":
                 while True: pass
             case "regex": return re.match(r"(a+)+$", "a" * 64 + "b") is None

@@ -194,8 +194,22 @@ async def test_workers_get_no_tensors_and_images_only_on_request(
 async def test_a_row_that_cannot_be_sent(hostile, open_scorer, make_replies):
     async with open_scorer(hostile.Hostile()) as scorer:
         (score,) = await scorer.score_group(make_replies(["a"], meta={"f": lambda: 1}), step=0)
+        group = make_replies(["fine", "fine", "fine"])
+        group.rollouts[1].artifacts["f"] = lambda: 1
+        others = await scorer.score_group(group, step=0)
     assert score.status is RAISED
     assert score.reason.startswith("cannot be sent to a worker: ")
+    assert [s.status for s in others] == [OK, RAISED, OK]
+
+
+async def test_a_group_is_one_request(hostile, open_scorer, make_replies):
+    """Each rollout still has its own deadline: together they take longer than one."""
+    async with open_scorer(hostile.Hostile(), deadline=0.5) as scorer:
+        scores = await scorer.score_group(make_replies(["nap"] * 4), step=0)
+        naps = make_replies(["nap", "nap", "sleep", "nap"])
+        others = await scorer.score_group(naps, step=0)
+    assert [s.value for s in scores] == [1.0] * 4
+    assert [s.status for s in others] == [OK, OK, TIMEOUT, OK]
 
 
 PARENT = """
