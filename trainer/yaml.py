@@ -58,9 +58,9 @@ def load_recipe(
         stages = _pick(stages, [stage], str(path))
     recipes = []
     for name, section in stages.items():
-        own = merge(_typed(tree), _section(section, f"{path}: stages.{name}"))
+        own = merge(_typed(tree), _implied(_section(section, f"{path}: stages.{name}")))
         for keys, value in local:
-            own = _put(_typed(own), keys, value)
+            own = _put(_typed(own), keys, _implied_at(keys, value))
         own["stage"] = name
         recipes.append(_validated(Recipe, str(path), _typed(own)))
     return recipes
@@ -207,7 +207,7 @@ def _layers(files: list[tuple[Path, Section]], scale: str) -> Section:
 
 
 def _merged(tree: Section, over: Section, path: Path) -> Section:
-    merged = merge(_typed(tree), over)
+    merged = merge(_typed(tree), _implied(over))
     if "stages" in over:
         merged["stages"] = _stages(merged["stages"], str(path))
     return merged
@@ -257,23 +257,41 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _typed(tree: Section) -> Section:
     """`tree` with the default `type` written into plug-in sections that leave it out."""
-    return _fill(Recipe, tree)
+    return _fill(Recipe, tree, defaults=True)
 
 
-def _fill(cls: type[BaseModel], tree: Section) -> Section:
+def _implied(tree: Section) -> Section:
+    """`tree` with the types that its keys give away, so that it replaces what is of another."""
+    return _fill(Recipe, tree, defaults=False)
+
+
+def _implied_at(keys: Sequence[str], value: Any) -> Any:
+    """The same for what an override puts at a dotted place."""
+    if not isinstance(value, Section):
+        return value
+    for key in reversed(keys):
+        value = Section({key: value}, where=value.where)
+    value = _implied(value)
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def _fill(cls: type[BaseModel], tree: Section, *, defaults: bool) -> Section:
     filled = Section(tree, where=tree.where)
     for name, field in cls.model_fields.items():
         value, inner = tree.get(name), next(models(field.annotation), None)
         if inner is None or not isinstance(value, (Section, list)):
             continue
         if isinstance(value, list):
-            filled[name] = [_fill_one(inner, v, None) for v in value]
+            filled[name] = [_fill_one(inner, v, None, defaults) for v in value]
         else:
-            filled[name] = _fill_one(inner, value, field.get_default(call_default_factory=True))
+            default = field.get_default(call_default_factory=True) if defaults else None
+            filled[name] = _fill_one(inner, value, default, defaults)
     return filled
 
 
-def _fill_one(cls: type[BaseModel], value: Any, default: Any) -> Any:
+def _fill_one(cls: type[BaseModel], value: Any, default: Any, defaults: bool) -> Any:
     if not isinstance(value, Section):
         return value
     if issubclass(cls, Plugin):
@@ -283,7 +301,7 @@ def _fill_one(cls: type[BaseModel], value: Any, default: Any) -> Any:
         if "type" not in value and name is not None:
             value = Section({"type": name} | value, where=value.where)
         cls = _class_of(cls, value)
-    return _fill(cls, value)
+    return _fill(cls, value, defaults=defaults)
 
 
 def _class_of(base: type[BaseModel], value: Any) -> type[BaseModel]:

@@ -1,13 +1,16 @@
-"""The launchers' view: an error on one process ends all, and its traceback stands last."""
+"""The launchers' view: two processes are one run; an error on one ends all, its traceback last."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +32,9 @@ monitors: [console, jsonl]
 
 BREAKS = """
 import os
+
+def varied(completion_ids, **columns):
+    return [float(sum(ids) % 7) for ids in completion_ids]
 
 from trainer.errors import DataError
 from trainer.filters.base import Filter
@@ -86,8 +92,23 @@ def test_an_error_meant_for_people_is_one_line_on_its_rank(launch):
     assert "[rank 1] Traceback" not in done.stderr
 
 
-def test_one_process_runs_through(launch, tmp_path):
-    done = launch(1)
-    assert done.returncode == 0, done.stderr
-    rows = (tmp_path / "runs" / "launched" / "metrics.jsonl").read_text().splitlines()
-    assert len(rows) == 4
+def test_two_processes_are_the_same_run_as_one(launch, tmp_path):
+    runs = {}
+    for processes in (1, 2):
+        output = tmp_path / f"runs{processes}"
+        varied = ("reward={function: breaks:varied}", "rollouts.filters=[]")
+        done = launch(processes, *varied, "learner.minibatches=2", f"output={output}")
+        assert done.returncode == 0, done.stderr
+        folder = output / "launched"
+        rows = (folder / "metrics.jsonl").read_text().splitlines()
+        weights = load_file(folder / "checkpoints" / "step_000004" / "policy.safetensors")
+        runs[processes] = [json.loads(row) for row in rows], weights
+    (one, weights), (two, same) = runs[1], runs[2]
+    assert len(one) == len(two) == 4
+    for row, other in zip(one, two, strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            assert value == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+        assert row["train/grad_norm"] > 0
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, same[name], rtol=1e-4, atol=1e-5)

@@ -293,3 +293,18 @@ def test_shipped_recipes_come_back_from_their_dump(path, scale, tmp_path, monkey
         resolved = tmp_path / "resolved.yaml"
         resolved.write_text(dump_recipe(recipe))
         assert load_recipe(resolved) == [recipe]
+
+
+@pytest.mark.parametrize(
+    "change", ["stages={rl: {reward: {function: 'math:sin'}}}", "reward={function: 'math:sin'}"]
+)
+def test_keys_that_imply_a_type_replace_what_is_of_another(tmp_path, change):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: r\nsteps: 1\nmodel: tiny_text\nprompts: synthetic/arithmetic\n"
+        "reward: {type: text/exact, extract: all}\n"
+    )
+    (recipe,) = load_recipe(path, overrides=[change])
+    assert recipe.reward.name() == "function"
+    (recipe,) = load_recipe(path, overrides=["reward.extract=tag"])
+    assert (recipe.reward.name(), recipe.reward.extract) == ("text/exact", "tag")
