@@ -36,9 +36,12 @@ class Session:
         seed: int,
         member: int,
         tip: int | None,
+        line: tuple[int, ...] = (),
     ):
+        """`line` says by which forks the session came about: () for the first one."""
         self.prompt, self.engine, self.renderer, self.sampling = prompt, engine, renderer, sampling
         self.rollout, self.seed, self.member, self.tip = rollout, seed, member, tip
+        self.line, self._forks = line, 0
 
     @classmethod
     def start(
@@ -75,7 +78,9 @@ class Session:
     async def sample(self, sampling: Sampling | None = None) -> Span:
         """Asks the engine for the next turn and records it; sets the rollout's status."""
         sampling = sampling or self.sampling
-        key = (self.prompt.serial, self.member, len(self.rollout.spans))
+        # Sessions of one rollout may sample at the same time, in any order, also from one place.
+        depth = len(self.rollout.path(self.tip))
+        key = (self.prompt.serial, self.member, depth, *self.line)
         reply = await self.engine.sample(
             Request(
                 tokens=self.tokens,
@@ -111,7 +116,9 @@ class Session:
         return self._record(role, author, rendered)
 
     def fork(self) -> Session:
-        """A second session that continues from here in the same rollout."""
+        """A second session that continues from here in the same rollout; the two sample
+        differently."""
+        self._forks += 1
         return Session(
             self.prompt,
             self.engine,
@@ -121,6 +128,7 @@ class Session:
             seed=self.seed,
             member=self.member,
             tip=self.tip,
+            line=(*self.line, self._forks),
         )
 
     def _record(self, role: str, author: str, rendered: Rendered) -> Span:
