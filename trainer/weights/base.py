@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -47,7 +48,7 @@ class Publisher(Plugin):
             for a, b in zip(row, other, strict=True)
             if a != b  # a banned placeholder has -inf on both sides, and inf - inf is no number
         )
-        gap = max(gaps, default=0.0)
+        gap = max(gaps, default=0.0, key=lambda gap: (math.isnan(gap), gap))
         limit = self.tolerance or max(_TOLERANCE[policy.precision], _TOLERANCE[engine.precision])
         if not gap <= limit:
             raise StaleWeights(
