@@ -103,6 +103,7 @@ class Buffer:
         entries = [self._entries[serial] for serial in sorted(self._entries)]
         return {
             "ready": [entry.group for entry in entries if entry.group is not None],
+            "dropped": list(self.dropped),
             "in_flight": [entry.prompt for entry in entries if entry.group is None],
             "reasons": dict(self.reasons),
             "dropped_in_a_row": self._dropped_in_a_row,
@@ -113,6 +114,7 @@ class Buffer:
         for group in state["ready"]:
             self._entries[group.prompt.serial] = _Entry(group.prompt, group)
         self._free -= len(state["ready"])
+        self.dropped = list(state["dropped"])
         self.reasons = Counter(state["reasons"])
         self._dropped_in_a_row = state["dropped_in_a_row"]
         return state["in_flight"]

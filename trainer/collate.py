@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,9 +32,7 @@ def collate(groups: Sequence[Group]) -> Batch:
                 rows.add(rollout, index, number)
             number += 1
     if not rows.group:
-        rows.add(groups[0].rollouts[0], 0, 0)
-        rows.columns["mask"] = [torch.zeros_like(mask) for mask in rows.columns["mask"]]
-        rows.columns["rewards"] = [torch.zeros_like(r) for r in rows.columns["rewards"]]
+        rows.add_idle(groups[0].rollouts[0])
     return rows.batch()
 
 
@@ -54,12 +53,23 @@ class _Rows:
         ]
         shares = Counter(i for path in paths for i in path)
         for path in paths:
-            for name, values in _row(rollout, path, shares).items():
-                self.columns[name].append(values)
-            self.group.append(group)
-            self.rollout.append(number)
-            self.inputs.append(path_inputs(rollout, path[-1]))
-            self.parts.append(rollout.score.parts if rollout.score else {})
+            self._append(rollout, path, shares, group, number)
+
+    def add_idle(self, rollout: Rollout) -> None:
+        """A row without any action; the rollout may have ended before it sampled a token."""
+        path = rollout.path(rollout.leaves()[0])
+        self._append(replace(rollout, score=None), path, Counter(path), 0, 0)
+        self.columns["mask"] = [torch.zeros_like(mask) for mask in self.columns["mask"]]
+
+    def _append(
+        self, rollout: Rollout, path: list[int], shares: Counter[int], group: int, number: int
+    ) -> None:
+        for name, values in _row(rollout, path, shares).items():
+            self.columns[name].append(values)
+        self.group.append(group)
+        self.rollout.append(number)
+        self.inputs.append(path_inputs(rollout, path[-1]))
+        self.parts.append(rollout.score.parts if rollout.score else {})
 
     def batch(self) -> Batch:
         padded = {
@@ -68,7 +78,7 @@ class _Rows:
         }
         part_names = sorted({name for parts in self.parts for name in parts})
         return Batch(
-            **padded,
+            **padded,  # pyright: ignore[reportArgumentType]
             length=torch.tensor([len(tokens) for tokens in self.columns["tokens"]]),
             group=torch.tensor(self.group),
             rollout=torch.tensor(self.rollout),

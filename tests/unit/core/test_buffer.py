@@ -98,3 +98,14 @@ async def test_state_keeps_ready_groups_and_prompts_in_flight(make_group):
     await restored.put(groups[0])
     assert [g.prompt.serial for g in await restored.take()] == [0]
     assert [g.prompt.serial for g in await restored.take()] == [1]
+
+
+async def test_state_keeps_dropped_groups_that_no_step_has_reported(make_group):
+    buffer = Buffer(1, max_lag=1, patience=9)
+    group = make_group(serial=4)
+    await buffer.reserve()
+    buffer.start(group.prompt)
+    await buffer.drop(group, "overlong")
+    restored = Buffer(1, max_lag=1, patience=9)
+    restored.load_state_dict(buffer.state_dict())
+    assert [g.prompt.serial for g in restored.drain_dropped()] == [4]

@@ -67,6 +67,17 @@ def test_rows_of_a_group_share_the_very_same_image_tensors(make_group):
     assert first["pixel_values"] is second["pixel_values"]
 
 
+def test_a_batch_in_which_nothing_was_even_sampled(make_group):
+    """Every rollout ended before its first token: a row to run through the model is left."""
+    group = make_group(values=(None, 1.0))
+    for rollout in group.rollouts:
+        del rollout.spans[1:]
+    batch = collate([group])
+    assert batch.tokens.tolist() == [[1, 2]]
+    assert not batch.mask.any()
+    assert not batch.rewards.any()
+
+
 def test_no_groups_is_an_error():
     with pytest.raises(IndexError):
         collate([])
