@@ -39,7 +39,8 @@ class Monitor(Plugin):
     def evaluation(self, step: int, table: dict[str, Any]) -> None:
         """After every evaluation. `table` is what `trainer.evaluate.measure` returns: step, name,
         sampled and greedy {mean, low, high, n} (greedy may be None), "pass@k" and "maj@k"
-        {k: {...}}, examples [{prompt, answer, sampled, greedy, reward}]."""
+        {k: {...}}, examples [{id, prompt, answer, sampled, greedy,
+        reward}]."""
 
     def note(self, text: str) -> None:
         """A line for people: what is being done now."""

@@ -40,8 +40,7 @@ class Console(Monitor):
             recipe["name"] if recipe["stage"] == "rl" else f"{recipe['name']} · {recipe['stage']}"
         )
         self._progress = progress = Progress(title, context.total_steps)
-        earlier = read_rows(context.folder / "evaluations.jsonl") if context.resuming else ()
-        self._tables = list(earlier)[:1]
+        self._tables = []
         live = Live(get_renderable=progress.render, console=self._out, refresh_per_second=4)
         with live if self._live else nullcontext():
             yield
@@ -76,9 +75,12 @@ class Console(Monitor):
     def _close(self, context: Context) -> None:
         from trainer.ops.panels import evaluation_table, sample_answers
 
-        if self._tables:
+        # The rows of the run folder know what earlier attempts measured.
+        logged = [*read_rows(context.folder / "evaluations.jsonl"), *self._tables]
+        by_step = {table["step"]: table for table in logged}
+        if tables := [by_step[step] for step in sorted(by_step)]:
             self._out.print()
-            self._out.print(evaluation_table(self._tables))
-            if (samples := sample_answers(self._tables)) is not None:
+            self._out.print(evaluation_table(tables))
+            if (samples := sample_answers(tables)) is not None:
                 self._out.print(samples)
         self._say(f"run folder: {context.folder}")

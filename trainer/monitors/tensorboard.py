@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,10 @@ class Tensorboard(Monitor):
             ) from error
         self._writer = None
         self._purge = context.resuming
-        self._options = {"log_dir": str(context.folder / "tensorboard")}
+        folder = context.folder / "tensorboard"
+        if not context.resuming:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._options = {"log_dir": str(folder)}
         try:
             yield
         finally:

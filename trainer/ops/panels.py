@@ -115,7 +115,7 @@ def sample_answers(tables: Sequence[Figures], limit: int = 3) -> Table | None:
     first, last = tables[0], tables[-1]
     if not last["examples"]:
         return None
-    before = {row["prompt"]: row for row in first["examples"]}
+    before = {row["id"]: row for row in first["examples"]}
     both = first["step"] != last["step"]
     table = Table(title="sample answers", title_style="bold")
     table.add_column("question", overflow="fold", ratio=2)
@@ -127,7 +127,7 @@ def sample_answers(tables: Sequence[Figures], limit: int = 3) -> Table | None:
         cells = [Text(_short(row["prompt"])), Text(f"gold: {row['answer']}", "dim")]
         kinds = [kind for kind in ("sampled", "greedy") if row[kind] is not None]
         for kind, left in zip(kinds, cells, strict=False):
-            shown = [before.get(row["prompt"]), row] if both else [row]
+            shown = [before.get(row["id"]), row] if both else [row]
             answers = [_answer(one, kind) for one in shown]
             if len(kinds) == 1:
                 left = Text("\n").join(cells)

@@ -42,6 +42,7 @@ def make_table() -> Callable[..., dict[str, Any]]:
             "maj@k": {4: figures},
             "examples": [
                 {
+                    "id": "heldout/0",
                     "prompt": "[image] where ?",
                     "answer": [1, 2],
                     "sampled": f"<answer>[{step},2]</answer>",

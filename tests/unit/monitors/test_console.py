@@ -9,6 +9,7 @@ from rich.console import Console as Terminal
 
 from trainer.monitors.console import Console
 from trainer.monitors.jsonl import Jsonl
+from trainer.ops.panels import sample_answers
 from trainer.ops.progress import Progress
 
 RECIPE = {"name": "demo", "stage": "rl"}
@@ -89,6 +90,32 @@ async def test_a_resumed_run_remembers_the_first_evaluation(make_context, make_t
     async with monitor.open(make_context(resuming=True), RECIPE):
         monitor.evaluation(3, make_table(3, 0.9))
     assert "+0.800" in capsys.readouterr().out
+
+
+async def test_a_finished_run_shows_before_and_after_again(make_context, make_table, capsys):
+    rows = Jsonl()
+    async with rows.open(make_context(), {}):
+        for step, mean in ((0, 0.1), (2, 0.4), (3, 0.9)):
+            rows.evaluation(step, make_table(step, mean))
+    async with Console().open(make_context(resuming=True), RECIPE):
+        pass
+    text = capsys.readouterr().out
+    assert "after (step 3)" in text
+    assert "+0.800" in text
+
+
+def test_answers_are_paired_by_prompt_not_by_its_text(page, make_table):
+    """The same words with two pictures are two questions."""
+    tables = [make_table(0, 0.1), make_table(3, 0.9)]
+    for table in tables:
+        (first,) = table["examples"]
+        table["examples"] = [
+            first | {"id": f"heldout/{i}", "sampled": f"{i} at {table['step']}", "greedy": None}
+            for i in range(2)
+        ]
+    lines = page(sample_answers(tables)).splitlines()
+    (line,) = [line for line in lines if "0 at 3" in line]
+    assert "0 at 0" in line
 
 
 async def test_no_evaluation_no_table(make_context, capsys):
