@@ -92,7 +92,8 @@ class Checkpoints:
         """An empty hidden folder to write the parts of `step` into."""
         draft = self.folder / f".step_{step:06d}"
         with writing(draft):
-            shutil.rmtree(draft, ignore_errors=True)
+            for abandoned in self.folder.glob(".step_*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
             draft.mkdir(parents=True)
         return draft
 
@@ -114,7 +115,12 @@ class Checkpoints:
                 "files": files,
             }
             (draft / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            _flush(draft / "manifest.json")
+            for path in (
+                draft / "manifest.json",
+                *(p for p in draft.rglob("*") if p.is_dir()),
+                draft,
+            ):
+                _flush(path)
             final = self.path(step)
             shutil.rmtree(final, ignore_errors=True)
             draft.rename(final)
@@ -135,8 +141,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path} has format {manifest['format']}, this version reads {FORMAT}"
             )
-        manifest["files"], manifest["world"], manifest["step"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if missing := {"files", "world", "step"} - manifest.keys():
+            raise CheckpointError(f"{path} has no {', '.join(sorted(missing))}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
     return manifest
 

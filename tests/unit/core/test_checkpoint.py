@@ -77,3 +77,20 @@ def test_a_full_disk_is_one_clear_error_and_removes_the_draft(tmp_path):
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(ValueError, match="not about files"), writing(tmp_path / "draft"):
         raise ValueError("not about files")
+
+
+def test_a_draft_that_a_crash_left_goes_with_the_next_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    (checkpoints.begin(10) / "part").write_bytes(b"half")
+    _write(checkpoints, 15)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step_000015"]
+    assert checkpoints.latest() == 15
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "files": {}}', "[]", '{"format": 0}'])
+def test_a_manifest_that_is_not_ours(tmp_path, text):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    _write(checkpoints, 1)
+    (checkpoints.path(1) / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        checkpoints.latest()
