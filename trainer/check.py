@@ -72,15 +72,14 @@ def missing_needs(recipe: Recipe) -> list[str]:
         if reward is None:
             continue
         for need in sorted(reward.needs):
-            column = need in COLUMNS or need.startswith("meta.")
-            offered = columns if column else SERVICES
-            if need not in offered:
-                kind, owner = (
-                    ("column", recipe.prompts.name()) if column else ("service", "this run")
-                )
-                has = ", ".join(sorted(offered)) or "none"
-                said = f"needs the {kind} {need!r}; {owner} has: {has}"
-                lines.append(f"{key}: {reward.name()} {said}")
+            accepted = need.split("|")
+            if columns.union(SERVICES).intersection(accepted):
+                continue
+            column = any(one in COLUMNS or one.startswith("meta.") for one in accepted)
+            kind, owner = ("column", recipe.prompts.name()) if column else ("service", "this run")
+            has = ", ".join(sorted(columns if column else SERVICES)) or "none"
+            wanted = " or ".join(map(repr, accepted))
+            lines.append(f"{key}: {reward.name()} needs the {kind} {wanted}; {owner} has: {has}")
     return lines
 
 
@@ -145,11 +144,10 @@ def _device(recipe: Recipe) -> tuple[str, bool]:
     """(device, whether the policy computes in bfloat16 there)."""
     import torch
 
-    from trainer.ops.devices import fast_dtype
+    from trainer.ops.devices import compute_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = fast_dtype(device) if recipe.policy.dtype == "auto" else recipe.policy.dtype
-    return device, dtype == "bfloat16"
+    return device, compute_dtype(recipe.policy.dtype, device) == "bfloat16"
 
 
 def _model(recipe: Recipe, size: Size, half: bool) -> Table:

@@ -16,9 +16,11 @@ ROUTE = "reward={type: route, tasks: {sums: text/exact}}"
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def recipe(tmp_path, monkeypatch):
     """`recipe("learner.lr=1", ...)`."""
     path = tmp_path / "r.yaml"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"question": "how many ?", "count": 3}\n')
     path.write_text(
         "name: r\nsteps: 10\nmodel: {type: tiny_text, hidden: 96, layers: 2}\n"
         "prompts: {type: synthetic/arithmetic, holdout: 30}\nreward: text/exact\n"
@@ -174,3 +176,11 @@ def test_count(number, text):
 )
 def test_size_text(number, text):
     assert size_text(number) == text
+
+
+def test_a_need_of_one_of_several_columns(recipe):
+    assert missing_needs(recipe("reward=vision/count")) == []
+    rows = "prompts={type: files, path: rows.jsonl, column_of: {answer: null}}"
+    (line,) = missing_needs(recipe(rows, "reward={type: vision/iou}"))
+    assert line.startswith("reward: vision/iou needs the column 'answer' or 'meta.box'; files has:")
+    assert missing_needs(recipe(rows, "reward={type: vision/count}")) == []

@@ -68,9 +68,9 @@ class Hf(Engine):
     async def open(self, context: Context) -> AsyncIterator[None]:
         """Loads the engine's own copy of `context.model` on `context.device`. Leaving stops the
         decoding at its next token; requests still waiting get an EngineError."""
-        from trainer.ops.devices import fast_dtype
+        from trainer.ops.devices import compute_dtype
 
-        precision = fast_dtype(context.device) if self.dtype == "auto" else self.dtype
+        precision = compute_dtype(self.dtype, context.device)
         model = await asyncio.to_thread(self._load_model, context, precision)
         live = self._live = _Live(model, context.renderer, precision)
         try:

@@ -12,3 +12,8 @@ def fast_dtype(device: torch.device | str) -> str:
         including_emulation=False
     )
     return "bfloat16" if fast else "float32"
+
+
+def compute_dtype(setting: str, device: torch.device | str) -> str:
+    """What the setting `auto`, `float32` or `bfloat16` means on a device."""
+    return fast_dtype(device) if setting == "auto" else setting

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, PrivateAttr
 
@@ -95,14 +95,12 @@ class Policy(Plugin):
             self._live = None
 
     @property
-    def precision(self) -> Literal["float32", "bfloat16"]:
-        """What the forward pass computes in; known once the policy is open."""
-        return self._precision(self._opened.context.device)
+    def precision(self) -> str:
+        """`float32` or `bfloat16`: what the forward pass computes in; known once the policy is
+        open."""
+        from trainer.ops.devices import compute_dtype
 
-    def _precision(self, device: str) -> Literal["float32", "bfloat16"]:
-        from trainer.ops.devices import fast_dtype
-
-        return fast_dtype(device) if self.dtype == "auto" else self.dtype
+        return compute_dtype(self.dtype, self._opened.context.device)
 
     @property
     def module(self) -> nn.Module:
@@ -116,7 +114,7 @@ class Policy(Plugin):
         return self._opened.inner
 
     @property
-    def backbone(self) -> nn.Module:
+    def backbone(self) -> Any:
         """The transformers model inside `module`."""
         return self._opened.inner.backbone
 
@@ -131,7 +129,7 @@ class Policy(Plugin):
 
         inner = module
         while not isinstance(inner, LogprobModel):
-            inner = inner.module
+            inner = cast("nn.Module", inner.module)
         self._opened.outer, self._opened.inner = module, inner
 
     def fresh_module(self) -> LogprobModel:
@@ -240,6 +238,7 @@ class Policy(Plugin):
         import torch
 
         from trainer.ops.attention import install, supports_plans
+        from trainer.ops.devices import compute_dtype
         from trainer.ops.logprobs import LogprobModel
 
         padded = self.packing == "padded"
@@ -267,7 +266,7 @@ class Policy(Plugin):
             model.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
-        compute = getattr(torch, self._precision(context.device))
+        compute = getattr(torch, compute_dtype(self.dtype, context.device))
         module = LogprobModel(model, head_chunk=self.head_chunk, compute=compute)
         return module.to(context.device).train(), adapter
 
@@ -322,9 +321,11 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     before = module.training
     if before != training:
         module.train(training)
-    yield
-    if before and not training:
-        module.train()
+    try:
+        yield
+    finally:
+        if before and not training:
+            module.train()
 
 
 def _with_lora(model: nn.Module, lora: Lora, seed: int) -> Any:

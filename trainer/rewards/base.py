@@ -52,8 +52,9 @@ class RewardContext(Protocol):
 class Reward(Plugin):
     family: ClassVar[str] = "trainer.rewards"
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What must be there: data columns (`answer`, `meta.box`) and services (`engine`, `judge`,
-    `images`). A property where it depends on the fields."""
+    """What must be there: data columns (`answer`, `meta.box`, or one of several:
+    `answer|meta.box`) and services (`engine`, `judge`, `images`). A property where it depends on
+    the fields."""
 
     @classmethod
     def implied_type(cls, data: Mapping[str, Any]) -> str | None:

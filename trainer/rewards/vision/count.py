@@ -20,9 +20,11 @@ class Count(PointwiseReward):
     1[|p - g| / g < 1 - t], for g = 0 1[p = 0].
 
     The right count is `prompt.answer`, or the column `count`; without any the reward does not
-    apply; one that is no count raises. No number, or a negative one: 0, `unparsable`. Source:
-    card block-counting-reward.
+    apply; one that is no count raises. No number, or a negative one: 0, `unparsable`. Source of
+    `mra`: VSI-Bench (arXiv:2412.14171).
     """
+
+    needs = frozenset({"answer|meta.count"})
 
     kind: Literal["exact", "within", "linear", "exp", "mra"] = "exact"
     tolerance: int = Field(1, ge=0)

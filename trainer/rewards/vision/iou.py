@@ -21,8 +21,10 @@ class IoU(PointwiseReward):
     mapped to (1 + x) / 2 unless `mapped` is off. Boxes are (x1, y1, x2, y2), half-open, no +1
     pixel. No box, or corners the wrong way round: the floor (0, or -1 if not mapped),
     `unparsable`. The right box is `prompt.answer`, or the column `box`; without any the reward
-    does not apply; a wrong one raises. Source: card block-box-iou-family.
+    does not apply; a wrong one raises. Sources: GIoU arXiv:1902.09630, DIoU arXiv:1911.08287.
     """
+
+    needs = frozenset({"answer|meta.box"})
 
     kind: Literal["iou", "giou", "diou"] = "iou"
     mapped: bool = True
