@@ -122,9 +122,9 @@ def _eval(arguments: argparse.Namespace) -> int:
     from trainer.ops.panels import evaluation_table, sample_answers
 
     table = _run(evaluate_checkpoint(recipe, arguments.checkpoint))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(table, indent=2, default=str) + "\n")
     if int(os.environ.get("RANK", "0")) == 0:
+        if arguments.output:
+            arguments.output.write_text(json.dumps(table, indent=2, default=str) + "\n")
         console = Console()
         console.print(evaluation_table([table]))
         console.print(sample_answers([table]) or "")

@@ -165,7 +165,7 @@ class Recipe(Frozen):
             raise ValueError(
                 "rollouts.sampling: top_p, top_k and min_p cut tokens out of the sampling "
                 "distribution, so the importance ratio against the policy would be biased; set "
-                "top_p=1, top_k=0, min_p=0 for training (evaluation may use them)"
+                "top_p=1, top_k=0, min_p=0"
             )
         if sampling.temperature == 0 and rollouts.agent.samples:
             raise ValueError("rollouts.sampling.temperature: greedy rollouts have no log-probs")

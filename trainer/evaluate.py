@@ -6,17 +6,22 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from trainer.buffer import histogram
 from trainer.errors import CheckpointError, ConfigError, RewardFaults
+from trainer.models.base import Model
 from trainer.models.pretrained import Pretrained
+from trainer.monitors.base import prompt_text
 from trainer.ops.statistics import bootstrap, majority, pass_at_k
-from trainer.ops.text import tag_content
+from trainer.ops.text import stated_answer
 from trainer.run import Run
+from trainer.run_folder import RESOLVED, folder_of
 from trainer.run_state import load_policy
 from trainer.summarize import lean
 from trainer.types import Group, Prompt, Rollout
+from trainer.yaml import read_yaml
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
@@ -34,7 +39,6 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
         return {}
     with run.clock.main("evaluate"):
         table = await measure(run, step)
-    run.scorer.drain_metrics()  # those of evaluations do not belong to the next step
     run.monitors.evaluation(step, table)
     report = {f"heldout/{config.name}": table["sampled"]["mean"]}
     if table["greedy"]:
@@ -45,14 +49,19 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
 async def evaluate_checkpoint(recipe: Recipe, checkpoint: str = "latest") -> dict[str, Any]:
     """The table of a finished or interrupted run; nothing in its folder changes.
 
-    `checkpoint`: `latest`, a step, `start` (the recipe's start weights), or a model folder that
-    transformers' `from_pretrained` loads. Raises `CheckpointError` if there is no such checkpoint.
+    `checkpoint`: `latest`, a step, `start` (the run's start weights; the recipe's where there is
+    no run yet), or a model folder that transformers' `from_pretrained` loads. Raises
+    `CheckpointError` if there is no such checkpoint, or if it is damaged.
     """
     if not recipe.rollouts.agent.samples:
         raise ConfigError(f"stage {recipe.stage!r} replays recorded answers: nothing to evaluate")
+    resolved = folder_of(recipe) / RESOLVED
     if Path(checkpoint).is_dir():
         recipe = recipe.model_copy(update={"model": Pretrained(path=checkpoint)})
         checkpoint = "start"
+    elif resolved.is_file():  # a later stage began with the model that the one before it exported
+        model = Model.model_validate(read_yaml(resolved)["model"])
+        recipe = recipe.model_copy(update={"model": model})
     async with Run.open(recipe, training=False) as run:
         if checkpoint != "start":
             run.step = _step(run, checkpoint)
@@ -72,6 +81,8 @@ def _step(run: Run, checkpoint: str) -> int:
             f"no checkpoint {checkpoint!r} in {run.checkpoints.folder}; there are: "
             f"{', '.join(map(str, found)) or 'none'}; or name a model folder, or `start`"
         )
+    if problem := run.checkpoints.damage(step):
+        raise CheckpointError(f"the checkpoint is damaged: {problem}")
     return step
 
 
@@ -107,7 +118,7 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
     for k in _powers(config.samples):
         rows = [g for group in sampled if len(g := _scored(group)) == config.samples]
         if rows:
-            right = [sum(r.score.value >= config.threshold for r in row) for row in rows]
+            right = [sum(v >= config.threshold for v in _values(row)) for row in rows]
             table["pass@k"][k] = bootstrap([pass_at_k(config.samples, c, k) for c in right])
             table["maj@k"][k] = bootstrap([_majority(row, k) for row in rows])
     return table
@@ -126,7 +137,9 @@ async def _play(run: Run, sampling: Sampling, size: int) -> list[Group]:
             group_size=size,
             seed=run.recipe.seed,
         )
-        await run.scorer.score_group(group, run.step, reward=run.recipe.evaluation.reward)
+        # what rewards log here does not belong to the training steps around
+        reward = run.recipe.evaluation.reward
+        await run.scorer.score_group(group, run.step, reward=reward, log=False)
         return group
 
     groups = await asyncio.gather(*(one(prompt) for prompt in share))
@@ -141,12 +154,15 @@ def _scored(group: Group) -> list[Rollout]:
 
 def _means(groups: Sequence[Group]) -> list[float]:
     rows = [_scored(group) for group in groups]
-    return [sum(r.score.value for r in row) / len(row) for row in rows if row]
+    return [fmean(_values(row)) for row in rows if row]
+
+
+def _values(rollouts: Sequence[Rollout]) -> list[float]:
+    return [r.score.value for r in rollouts if r.score and r.score.value is not None]
 
 
 def _majority(row: Sequence[Rollout], k: int) -> float:
-    answers = [tag_content(r.reply) or r.reply for r in row]
-    return majority(answers, [r.score.value for r in row], k)
+    return majority([stated_answer(r.reply) for r in row], _values(row), k)
 
 
 def _powers(n: int) -> list[int]:
@@ -163,7 +179,7 @@ def _examples(sampled: Sequence[Group], greedy: Sequence[Group] | None) -> list[
         rows.append(
             {
                 "id": group.prompt.id,
-                "prompt": question(group.prompt),
+                "prompt": prompt_text(group.prompt.messages),
                 "answer": group.prompt.answer,
                 "sampled": first.reply,
                 "greedy": greedy[index].rollouts[0].reply if greedy else None,
@@ -171,11 +187,3 @@ def _examples(sampled: Sequence[Group], greedy: Sequence[Group] | None) -> list[
             }
         )
     return rows
-
-
-def question(prompt: Prompt) -> str:
-    """Text of the last user message; images show as [image]."""
-    content = next(m["content"] for m in reversed(prompt.messages) if m["role"] == "user")
-    if isinstance(content, str):
-        return content
-    return " ".join(p["text"] if p["type"] == "text" else f"[{p['type']}]" for p in content)

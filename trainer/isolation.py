@@ -84,7 +84,7 @@ class Worker:
                 return
             stage = "grading"
             for _ in work.seeds[work.first :]:
-                replies.append(await self._receive(deadline))  # noqa: PERF401 (keeps what came)
+                replies.append(await self._receive(deadline))
         except TimeoutError:
             limit = LOAD_SECONDS if stage != "grading" else deadline
             raise Hung(f"{stage} took more than {limit:g} s") from None

@@ -53,7 +53,7 @@ def _prepare(recipe: Recipe, folder: Path, fresh: bool) -> str | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:
-            _clear(folder)
+            clear_folder(folder)
         path = folder / RESOLVED
         if path.exists() and any((folder / "checkpoints").glob("step_*")):
             before = read_yaml(path)
@@ -85,7 +85,11 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     return [] if before == after else [f"{path}: {before!r} -> {after!r}"]
 
 
-def _clear(folder: Path) -> None:
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    for path in (*folder.glob("*.jsonl"), folder / RESOLVED, folder / "curves.png"):
+def clear_folder(folder: Path) -> None:
+    """Removes what an earlier run of a stage left there; folders of other stages stay."""
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (RESOLVED, "curves.png", "reward.log"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("*.jsonl"):
         path.unlink(missing_ok=True)

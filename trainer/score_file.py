@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -51,8 +52,8 @@ async def score_file(
     config = Scoring(deadline=deadline, workers=workers, fault_budget=1.0)
     rows = []
     async with Scorer.open(reward, config, seed=seed, total_steps=1) as scorer:
-        for recorded in groups:
-            scores = await scorer.score_group(recorded.group, step=0)
+        everything = await asyncio.gather(*(scorer.score_group(r.group, step=0) for r in groups))
+        for recorded, scores in zip(groups, everything, strict=True):
             for line, rollout, score in zip(
                 recorded.lines, recorded.group.rollouts, scores, strict=True
             ):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.engines.base import Request, Sampling
 from trainer.errors import CohortError, MissingService, RewardFaults
 from trainer.isolation import Pool, open_pool
+from trainer.ops.lean import lean_prompt, lean_rollout
 from trainer.ops.verdict import describe, judged
 from trainer.rewards.base import IsolatedReward, Reward, flatten
 from trainer.rollouts.base import seed_of
@@ -93,17 +94,19 @@ class Scorer:
             )
 
     async def score_group(
-        self, group: Group, step: int, *, reward: Reward | None = None
+        self, group: Group, step: int, *, reward: Reward | None = None, log: bool = True
     ) -> list[Score]:
         """Sets `score` of every rollout and returns the scores. `reward` replaces the run's own,
-        for an evaluation; its faults count just the same.
+        for an evaluation; its faults count just the same. `log` keeps what rewards give to
+        `log_metric`.
 
         Raises `RewardFaults` when more than `fault_budget` of the last `fault_window` samples
         failed, looked at once min(32, fault_window) samples were scored. Never raises for what
         reward code does otherwise.
         """
         played = [r for r in group.rollouts if r.status not in UNPLAYED]
-        scored = await self.border(reward or self.reward, Group(group.prompt, played), step)
+        asked = Group(group.prompt, played)
+        scored = await self.border(reward or self.reward, asked, step, log=log)
         results = iter(scored)
         scores = []
         for number, rollout in enumerate(group.rollouts):
@@ -122,7 +125,9 @@ class Scorer:
         metrics, self._metrics = self._metrics, {}
         return metrics
 
-    async def border(self, reward: Reward, group: Group, step: int) -> list[Score]:
+    async def border(
+        self, reward: Reward, group: Group, step: int, *, log: bool = True
+    ) -> list[Score]:
         """One checked score per rollout; raises `CohortError` alone.
 
         The deadline of a group is `deadline` times its rollouts, of the reward's own time: the
@@ -137,7 +142,8 @@ class Scorer:
         clock = asyncio.timeout(limit)
         try:
             async with clock:
-                returned = await reward.score(group, _Border(self, group.prompt, step, clock))
+                border = _Border(self, group.prompt, step, clock, log=log)
+                returned = await reward.score(group, border)
         except TimeoutError as error:
             if not clock.expired():
                 return _all(rollouts, ScoreStatus.RAISED, describe(error))
@@ -149,9 +155,9 @@ class Scorer:
             return _all(rollouts, ScoreStatus.RAISED, describe(error))
         return judged(returned, rollouts)
 
-    def note(self, graded: Graded, rollouts: list[Rollout]) -> None:
+    def note(self, graded: Graded, rollouts: list[Rollout], *, log: bool) -> None:
         """Keeps what a reward logged beside its scores; columns go to `Rollout.meta["logged"]`."""
-        for name, value in graded.metrics.items():
+        for name, value in graded.metrics.items() if log else ():
             self._metrics.setdefault(name, []).append(value)
         for name, values in graded.columns.items():
             for rollout, value in zip(rollouts, values, strict=False):
@@ -189,17 +195,19 @@ class Scorer:
 class _Border:
     """`RewardContext` of one reward scoring one group."""
 
-    def __init__(self, scorer: Scorer, prompt: Prompt, step: int, clock: asyncio.Timeout):
+    def __init__(
+        self, scorer: Scorer, prompt: Prompt, step: int, clock: asyncio.Timeout, *, log: bool
+    ):
         self.step, self.total_steps = step, scorer.total_steps
         self.rng = random.Random(seed_of(scorer.seed, prompt.serial, "reward"))
-        self._scorer, self._prompt, self._clock = scorer, prompt, clock
+        self._scorer, self._prompt, self._clock, self._log = scorer, prompt, clock, log
         self._waiting = 0
         self._left = 0.0
         self._continued: Counter[tuple[int, ...]] = Counter()
 
     async def score(self, reward: Reward, group: Group) -> list[Score]:
         with self._paused():
-            return await self._scorer.border(reward, group, self.step)
+            return await self._scorer.border(reward, group, self.step, log=self._log)
 
     async def isolate(self, reward: IsolatedReward, group: Group) -> list[Score]:
         with self._paused():
@@ -210,7 +218,7 @@ class _Border:
             requests = min(units, max(1, self._scorer.pool.idle.qsize()))
             bounds = [units * i // requests for i in range(requests + 1)] if requests else []
             blob = pickle.dumps(reward)
-            prompt = lean_prompt(group.prompt, images="images" in reward.needs)
+            prompt = group.prompt if "images" in reward.needs else lean_prompt(group.prompt)
             grading = [
                 self._grade(blob, prompt, range(a, b), size, group.rollouts[a * size : b * size])
                 for a, b in itertools.pairwise(bounds)
@@ -223,7 +231,8 @@ class _Border:
         """Scores of the units with these numbers, `size` rollouts each, in one request."""
         scorer = self._scorer
         try:
-            shipped = pickle.dumps(Group(prompt, [lean_rollout(r) for r in rollouts]))
+            sent = [replace(lean_rollout(rollout), score=None) for rollout in rollouts]
+            shipped = pickle.dumps(Group(prompt, sent))
         except Exception as error:  # the reward border: data rows and artifacts hold anything
             if len(units) > 1:  # one of them only, perhaps
                 alone = [
@@ -239,7 +248,7 @@ class _Border:
         for reply in await scorer.pool.run(work, scorer.config.deadline * size):
             unit = rollouts[len(scores) : len(scores) + size]
             if isinstance(reply, Graded):
-                scorer.note(reply, unit)
+                scorer.note(reply, unit, log=self._log)
                 scores += reply.scores
             elif reply.missing:
                 raise MissingService(reply.reason)
@@ -305,40 +314,3 @@ class _Border:
 
 def _all(rollouts: list[Rollout], status: ScoreStatus, reason: str) -> list[Score]:
     return [Score.fault(status, reason) for _ in rollouts]
-
-
-def lean_rollout(rollout: Rollout) -> Rollout:
-    """Without model inputs (pixel values), which rules do not read and pipes do not like."""
-    spans = [replace(span, inputs={}) if span.inputs else span for span in rollout.spans]
-    return replace(rollout, spans=spans, score=None)
-
-
-def lean_prompt(prompt: Prompt, *, images: bool) -> Prompt:
-    """Unless `images`: image parts keep only `size`, images in the data row are left out."""
-    if images:
-        return prompt
-    messages = tuple(
-        message
-        if isinstance(message.get("content"), str)
-        else message | {"content": [_without_image(part) for part in message.get("content") or ()]}
-        for message in prompt.messages
-    )
-    meta = {name: value for name, value in prompt.meta.items() if not _is_image(value)}
-    return replace(prompt, messages=messages, meta=meta)
-
-
-def _without_image(part: Any) -> Any:
-    if not isinstance(part, dict) or "image" not in part:
-        return part
-    rest = {name: value for name, value in part.items() if name != "image"}
-    size = getattr(part["image"], "size", None)
-    return rest | ({"size": tuple(size)} if isinstance(size, tuple | list) else {})
-
-
-def _is_image(value: Any) -> bool:
-    """Pictures as PIL, bytes, arrays, or the {"bytes": ...} of the `datasets` library."""
-    if isinstance(value, list | tuple):
-        return bool(value) and all(_is_image(item) for item in value)
-    if isinstance(value, dict):
-        return isinstance(value.get("bytes"), bytes)
-    return isinstance(value, bytes) or type(value).__module__.partition(".")[0] == "PIL"

@@ -16,9 +16,8 @@ from trainer.errors import DataError
 from trainer.monitors.base import read_rows
 from trainer.ops.panels import duration, evaluation_table, phase_bar, reward_parts, sample_answers
 from trainer.ops.sparkline import sparkline
+from trainer.run_folder import RESOLVED
 from trainer.yaml import read_yaml
-
-RESOLVED = "config.resolved.yaml"
 
 ESSENTIALS = (
     "model",

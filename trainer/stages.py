@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from trainer.curves import draw_curves
 from trainer.errors import CheckpointError
 from trainer.loop import train
 from trainer.models.pretrained import Pretrained
-from trainer.run_folder import folder_of
+from trainer.run_folder import clear_folder, folder_of
 
 
 async def run_stages(recipes: Sequence[Recipe], *, fresh: bool = False) -> Path:
@@ -20,6 +22,12 @@ async def run_stages(recipes: Sequence[Recipe], *, fresh: bool = False) -> Path:
     `fresh` starts every stage anew. A single later stage (`--stage rl`) needs the earlier ones'
     exported weights only if its recipe follows them in the same call.
     """
+    if fresh and int(os.environ.get("RANK", "0")) == 0:
+        # All at once: if this run stops in an early stage, it must not go on with the later stages
+        # of the run before. A folder that cannot be written is reported when its stage opens.
+        with contextlib.suppress(OSError):
+            for stage in recipes:
+                clear_folder(folder_of(stage))
     previous: Recipe | None = None
     for stage in recipes:
         recipe = stage if previous is None else _continuing(stage, previous)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
+from trainer.ops.lean import lean_prompt, lean_rollout
 from trainer.types import Group, ScoreStatus, Status
 
 
@@ -38,16 +39,7 @@ class Gathered:
 
 def lean(groups: Sequence[Group]) -> list[Group]:
     """Copies without tensors and images, small enough to send between processes and to log."""
-    return [
-        Group(
-            replace(group.prompt, messages=tuple(map(_without_images, group.prompt.messages))),
-            [
-                replace(rollout, spans=[replace(span, inputs={}) for span in rollout.spans])
-                for rollout in group.rollouts
-            ],
-        )
-        for group in groups
-    ]
+    return [Group(lean_prompt(g.prompt), [lean_rollout(r) for r in g.rollouts]) for g in groups]
 
 
 def summarize(step: Gathered, version: int) -> dict[str, float]:
@@ -57,8 +49,8 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
     """
     groups = step.groups
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    scored = [r for r in rollouts if r.score is not None and r.score.value is not None]
-    values = [r.score.value for r in scored]
+    scored = [r.score for r in rollouts if r.score is not None and r.score.value is not None]
+    values = [score.value for score in scored if score.value is not None]
     lengths = [len(r.completion) for r in rollouts]
     lags = [version - v for r in rollouts for s in r.spans for v in s.version if v >= 0]
     report: dict[str, float] = {
@@ -82,8 +74,8 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
     if values:
         report["reward/mean"] = fmean(values)
         report["reward/std"] = pstdev(values)
-    for name in sorted({name for r in scored for name in r.score.parts}):
-        part = [p for r in scored if (p := r.score.parts.get(name)) is not None]
+    for name in sorted({name for score in scored for name in score.parts}):
+        part = [p for score in scored if (p := score.parts.get(name)) is not None]
         if part:
             report[f"reward/{name}"] = fmean(part)
     for name, metric in sorted(step.metrics.items()):
@@ -102,12 +94,3 @@ def _one_value(group: Group) -> bool:
 
 def _share(flags: Iterable[bool]) -> float:
     return fmean(map(float, flags))
-
-
-def _without_images(message: dict) -> dict:
-    content = message["content"]
-    if isinstance(content, str):
-        return message
-    return message | {
-        "content": [{"type": "image"} if part.get("type") == "image" else part for part in content]
-    }

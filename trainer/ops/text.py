@@ -66,6 +66,11 @@ def last_boxed(text: str) -> str | None:
     return text[found[0] : found[1]].strip() if found else None
 
 
+def stated_answer(text: str) -> str:
+    r"""What a reply votes for: the last `<answer>`, else the last `\boxed{}`, else all of it."""
+    return tag_content(text) or last_boxed(text) or text.strip()
+
+
 def last_number(text: str) -> str | None:
     """The last number as written, thousands commas removed: `1,234.5` gives `1234.5`."""
     last = None

@@ -13,6 +13,7 @@ from trainer.ops.text import (
     last_integer,
     last_number,
     normalise,
+    stated_answer,
     tag_content,
     text_of,
 )
@@ -139,3 +140,16 @@ def test_text_of():
     parts = [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]
     assert text_of(parts) == "ab"
     assert (text_of("c"), text_of(None)) == ("c", "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "vote"),
+    [
+        ("<think>1</think><answer> 4 </answer>", "4"),
+        (r"so \boxed{4}.", "4"),
+        (r"\boxed{3} <answer>4</answer>", "4"),
+        (" four ", "four"),
+    ],
+)
+def test_stated_answer(reply, vote):
+    assert stated_answer(reply) == vote

@@ -72,6 +72,12 @@ class WrongLength(IsolatedReward):
         return [1.0]
 
 
+class Logs(IsolatedReward):
+    def grade_group(self, group, call):
+        call.metrics["seen"] = len(group.rollouts)
+        return [1.0] * len(group.rollouts)
+
+
 class Unloadable(PointwiseReward):
     def warm(self):
         os._exit(9)

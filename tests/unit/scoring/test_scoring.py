@@ -172,3 +172,10 @@ async def test_cohort_errors_of_an_engine_are_not_faults(hostile, open_scorer, m
     async with open_scorer(hostile.Other(act="logprobs"), engine=Broken()) as scorer:
         with pytest.raises(MissingService, match="the engine is gone"):
             await scorer.score_group(make_replies(["a"]), step=0)
+
+
+async def test_evaluations_do_not_log_into_the_training_steps(hostile, open_scorer, make_replies):
+    async with open_scorer(hostile.Logs()) as scorer:
+        await scorer.score_group(make_replies(["a", "b"]), step=0)
+        await scorer.score_group(make_replies(["a"]), step=0, log=False)
+        assert scorer.drain_metrics() == {"seen": [2.0]}
