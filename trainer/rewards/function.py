@@ -14,7 +14,7 @@ from trainer.ops.text import text_of
 from trainer.ops.verdict import judged
 from trainer.plugin import load_object
 from trainer.rewards.base import Call, IsolatedReward, Verdict
-from trainer.types import Group, Rollout, Score, ScoreStatus
+from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus
 
 GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 """Arguments that are not data columns."""
@@ -24,9 +24,10 @@ class Function(IsolatedReward):
     """`f(prompts, completions, completion_ids, **columns) -> list[float | None]`, sync or async.
 
     Every argument is a list over the group's rollouts. A column is a column of the data row,
-    repeated, or `answer`, `task`. A function is given only what its signature names, or all if it
-    takes `**kwargs`; so are `trainer_state` (with `global_step`, `max_steps`), `log_extra(column,
-    values)` and `log_metric(name, value)`. It runs in a worker process, once for the whole group.
+    repeated; `answer`, `task`, `images` and `image` are the prompt's where it has them. A function
+    is given only what its signature names, or all if it takes `**kwargs`; so are `trainer_state`
+    (with `global_step`, `max_steps`), `log_extra(column, values)` and `log_metric(name, value)`.
+    It runs in a worker process, once for the whole group.
     None means "does not apply". Several functions are summed by `weights`, None left out, each a
     part under its own name; a fault of one is a fault of the sum.
     """
@@ -84,7 +85,7 @@ class Function(IsolatedReward):
             for name in self.function
         ]
         if len(columns) == 1:
-            return columns[0]
+            return [*columns[0]]
         return [self._sum(row) for row in zip(*columns, strict=True)]
 
     def _run(self, function: Callable[..., Any], name: str, group: Group, call: Call) -> Any:
@@ -102,7 +103,12 @@ class Function(IsolatedReward):
 
     def _arguments(self, group: Group, call: Call) -> dict[str, Any]:
         prompt, rollouts = group.prompt, group.rollouts
-        columns = {"answer": prompt.answer, "task": prompt.task} | prompt.meta
+        own = {"answer": prompt.answer, "task": prompt.task}
+        columns = (
+            own | prompt.meta | {name: value for name, value in own.items() if value is not None}
+        )
+        if pictures := _pictures(prompt):
+            columns |= {"images": pictures, "image": pictures[0]}
         reserved = ("prompt", "completion", *GIVEN)
         repeated = {k: [v] * len(rollouts) for k, v in columns.items() if k not in reserved}
         messages = [dict(message) for message in prompt.messages]
@@ -138,6 +144,13 @@ class Function(IsolatedReward):
         if not values:
             return Score(parts=parts, status=ScoreStatus.NOT_APPLICABLE)
         return Score(sum(values), parts=parts)
+
+
+def _pictures(prompt: Prompt) -> list[Any]:
+    parts = [
+        part for m in prompt.messages if isinstance(m["content"], list) for part in m["content"]
+    ]
+    return [part["image"] for part in parts if part.get("image") is not None]
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from trainer.rewards.base import Call
@@ -48,6 +49,10 @@ def short(completions):
 def several_turns(completions):
     roles = [[m["role"] for m in c] for c in completions]
     return [float(r == ["assistant", "tool", "assistant"]) for r in roles]
+
+def seen(completions, answer, images, image):
+    assert [i[0] for i in images] == image, (images, image)
+    return [float(i.size[0]) if a == "18" else 0.0 for i, a in zip(image, answer)]
 
 constant = 4
 """
@@ -144,3 +149,18 @@ def test_functions_of_trl_load_unchanged(values):
     accuracy = {"function": "trl.rewards:accuracy_reward"}
     replies = [r"\boxed{\frac{1}{3}}", r"\boxed{\frac{1}{2}}"]
     assert values(accuracy, replies, meta={"solution": r"\frac{1}{3}"}) == [1.0, 0.0]
+
+
+def test_the_prompt_says_what_the_answer_and_the_images_are(make_reward, make_replies):
+    """The data row may hold the answer uncut, and it never holds pixels."""
+    image = Image.new("RGB", (30, 20))
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "?"}]
+    group = make_replies(
+        ["a", "b"],
+        messages=({"role": "user", "content": content},),
+        answer="18",
+        meta={"answer": "3 * 6 = 18 #### 18", "images": [None]},
+    )
+    reward = make_reward({"function": "user_functions:seen"})
+    assert "images" in reward.needs
+    assert [score.value for score in reward.grade_group(group, Call())] == [30.0, 30.0]
