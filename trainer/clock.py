@@ -6,7 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PHASES = ("generate", "reward", "logprob", "train", "sync", "evaluate", "save", "idle")
+PHASES: tuple[str, ...] = (
+    "generate",
+    "reward",
+    "logprob",
+    "train",
+    "sync",
+    "evaluate",
+    "save",
+    "idle",
+)
 
 
 class Clock:

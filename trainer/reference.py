@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainer.ops.merging import gathered
+
 if TYPE_CHECKING:
     from trainer.config import Reference
     from trainer.policies.base import Policy
@@ -76,7 +78,4 @@ class ReferenceModel:
     def _follow(self, decay: float) -> None:
         theirs = dict(self._policy.bare_module.named_parameters())
         for name, tensor in self._tensors().items():
-            source = theirs[name]
-            if hasattr(source, "full_tensor"):  # sharded over processes
-                source = source.full_tensor()
-            tensor.lerp_(source.to(tensor.dtype), 1.0 - decay)
+            tensor.lerp_(gathered(theirs[name]).to(tensor.dtype), 1.0 - decay)

@@ -36,4 +36,4 @@ class ZeroVariance(Filter):
         if self.part is not None:
             return score.parts.get(self.part)
         tokens = sum(sum(values) for values in score.tokens.values())
-        return score.value + sum(score.spans.values()) + tokens
+        return (score.value or 0.0) + sum(score.spans.values()) + tokens

@@ -124,7 +124,8 @@ class Pretrained(Model):
         from transformers import GenerationConfig
 
         try:
-            return GenerationConfig.from_pretrained(self._location(), revision=self.revision)
+            revision = self.revision or "main"
+            return GenerationConfig.from_pretrained(self._location(), revision=revision)
         except OSError:  # many checkpoints have none, and the tokenizer's end of text then does
             return None
 

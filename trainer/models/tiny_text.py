@@ -114,7 +114,7 @@ def _tokenizer() -> Any:
     tokenizer = Qwen2Tokenizer(
         vocab=_vocabulary(),
         merges=[],
-        unk_token=None,
+        unk_token=None,  # pyright: ignore[reportArgumentType]
         eos_token="<eos>",
         pad_token="<pad>",
         padding_side="left",

@@ -27,4 +27,4 @@ class Entropy(Modifier):
     def on_loss(
         self, per_action: Tensor, evaluation: Evaluation, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        return per_action - self.coef * evaluation.entropy, {}
+        return per_action - evaluation.entropy * self.coef, {}

@@ -6,7 +6,7 @@ Estimators of KL(pi || ref) from a sampled token, with d = logp - logp_ref
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -68,7 +68,7 @@ class Kl(Modifier):
         from trainer.ops.masked import masked_mean
 
         sampled = batch.sampled_logprobs if batch.old_logprobs is None else batch.old_logprobs
-        penalty = self.estimate(sampled, batch.ref_logprobs) * batch.mask
+        penalty = self.estimate(sampled, cast("Tensor", batch.ref_logprobs)) * batch.mask
         rewards = batch.rewards - self.coef * penalty
         return batch.with_(rewards=rewards), {
             "kl_ref": masked_mean(penalty, batch.mask * batch.weight).item()
@@ -80,7 +80,7 @@ class Kl(Modifier):
         if self.where != "loss":
             return per_action, {}
         logprobs = evaluation.logprobs
-        value = self.estimate(logprobs, batch.ref_logprobs)
+        value = self.estimate(logprobs, cast("Tensor", batch.ref_logprobs))
         if self.off_policy_correction:
             old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
             value = value * (logprobs - old).clamp(-20, 20).exp()

@@ -8,7 +8,7 @@ against a shared prompt cache (`ops.decoding`). No padding, no 4-D mask, no patc
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -51,8 +51,9 @@ def planned_attention(
             f"{type(module).__name__} got no attention_plan; this architecture does not pass "
             "keyword arguments to its attention, use packing: padded and engine cache: dynamic"
         )
+    layer = cast("int", module.layer_idx)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attention_plan.attend(module.layer_idx, query, key, value, scale, dropout), None
+    return attention_plan.attend(layer, query, key, value, scale, dropout), None
 
 
 def supports_plans(model_class: type[PreTrainedModel], config: Any) -> bool:

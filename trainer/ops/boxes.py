@@ -1,5 +1,5 @@
 """Axis-aligned boxes (x1, y1, x2, y2), continuous and half-open: area (x2 - x1)(y2 - y1), never
-the +1 pixel of old code. Overlaps follow the card block-box-iou-family. Plain Python, no torch.
+the +1 pixel of old code. GIoU: arXiv:1902.09630, DIoU: arXiv:1911.08287. Plain Python, no torch.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 Box = tuple[float, float, float, float]
 
@@ -20,18 +21,23 @@ def parse_boxes(text: str) -> list[Box]:
     """Every `[x1, y1, x2, y2]`, `(x1, y1, x2, y2)` and `(x1, y1), (x2, y2)` of the text, in
     order, also inside JSON; if the whole text is four numbers, these. Corners are not sorted."""
     found = [
-        (match.start(), tuple(float(number) for number in match.groups()))
+        (match.start(), _read(match))
         for pattern in (_LIST, _CORNERS)
         for match in pattern.finditer(text)
     ]
     if not found and (bare := _BARE.fullmatch(text)):
-        found = [(0, tuple(float(number) for number in bare.groups()))]
+        found = [(0, _read(bare))]
     return [box for _, box in sorted(found)]
+
+
+def _read(match: re.Match[str]) -> Box:
+    x1, y1, x2, y2 = map(float, match.groups())
+    return x1, y1, x2, y2
 
 
 def as_box(value: object) -> Box:
     """Four finite numbers from a list or a text; ValueError if it is not one valid box."""
-    boxes = parse_boxes(value) if isinstance(value, str) else [value]
+    boxes: list[Any] = [*parse_boxes(value)] if isinstance(value, str) else [value]
     try:
         (x1, y1, x2, y2) = (float(number) for number in boxes[-1])
     except (TypeError, ValueError, IndexError):

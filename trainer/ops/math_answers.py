@@ -63,7 +63,8 @@ def _parse(text: str) -> list[Any]:
     from math_verify import parse
 
     # plain expressions such as `1/2` or `x^2+1` are LaTeX enough between dollars
-    return parse(f"${text}$", parsing_timeout=None) or parse(text, parsing_timeout=None)
+    no_alarm: Any = {"parsing_timeout": None}
+    return parse(f"${text}$", **no_alarm) or parse(text, **no_alarm)
 
 
 def _bare(text: str) -> str:

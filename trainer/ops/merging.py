@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +25,16 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if id(tensor) in seen or ".lora_" in name:
             continue
         seen.add(id(tensor))
-        weight = _gathered(tensor.detach())
+        weight = gathered(tensor.detach())
         owner, _, attribute = name.rpartition(".")
         if owner.endswith(_BASE):
-            layer = model.get_submodule(owner.removesuffix(_BASE))
+            layer: Any = model.get_submodule(owner.removesuffix(_BASE))
             if attribute == "weight":
                 for adapter in layer.active_adapters:
-                    weight = weight + _gathered(layer.get_delta_weight(adapter)).to(weight.dtype)
+                    weight = weight + gathered(layer.get_delta_weight(adapter)).to(weight.dtype)
         yield name.replace(f"{_BASE}.", "."), weight
 
 
-def _gathered(tensor: Tensor) -> Tensor:
+def gathered(tensor: Any) -> Tensor:
+    """The whole of a tensor that may be sharded over processes."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -10,10 +10,10 @@ import torch
 from trainer.errors import DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
-def prompt_positions(model: nn.Module, tokens: Sequence[int], inputs: dict[str, Any]) -> Tensor:
+def prompt_positions(model: Any, tokens: Sequence[int] | Tensor, inputs: dict[str, Any]) -> Tensor:
     """i[k, n] position ids of `tokens`, on the CPU; k is 1 for text models, 3 (time, height,
     width) for models with multimodal rotary positions (Qwen2-VL, Qwen2.5-VL, Qwen3-VL).
 
@@ -25,7 +25,7 @@ def prompt_positions(model: nn.Module, tokens: Sequence[int], inputs: dict[str, 
     if rope_index is None:
         return torch.arange(len(tokens))[None]
     ids = torch.as_tensor(tokens, dtype=torch.long, device="cpu")
-    is_image = ids == model.config.image_token_id
+    is_image: Tensor = ids == model.config.image_token_id
     grid = inputs.get("image_grid_thw")
     if grid is not None:
         grid = grid.to("cpu")
@@ -44,7 +44,7 @@ def continue_positions(positions: Tensor, n: int) -> Tensor:
     return steps.expand(positions.shape[0], n)
 
 
-def _check_placeholders(model: nn.Module, found: int, grid: Tensor | None) -> None:
+def _check_placeholders(model: Any, found: int, grid: Tensor | None) -> None:
     merge = model.config.vision_config.spatial_merge_size**2
     wanted = 0 if grid is None else int((grid.prod(-1) // merge).sum())
     if found != wanted:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.errors import DataError, EngineError
@@ -42,7 +42,7 @@ class ServedModel:
         if self.shared:
             sub_configs = [name for name in model.config.sub_configs if name == "text_config"]
             model.set_attn_implementation(dict.fromkeys(sub_configs, install()) or install())
-        self.model = model.to(device).eval().requires_grad_(False)
+        self.model: PreTrainedModel = cast("Any", model).to(device).eval().requires_grad_(False)
         self.stop_ids, self.banned_ids = frozenset(stop_ids), sorted(banned_ids)
         text = model.config.get_text_config()
         self.vocabulary: int = text.vocab_size
@@ -118,7 +118,7 @@ class ServedModel:
         if not len(targets):
             return [[] for _ in paths]
         logprobs, _ = chunked_logprobs(
-            self.model.get_output_embeddings(),
+            cast("nn.Module", self.model.get_output_embeddings()),
             hidden,
             Targets(targets - 1, tokens[targets]),
             banned=torch.tensor(self.banned_ids, dtype=torch.int64, device=device),

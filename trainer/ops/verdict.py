@@ -32,12 +32,13 @@ def judged(returned: Any, rollouts: Sequence[Rollout]) -> list[Score]:
 
     Not a list: every rollout is `RAISED`. Wrong length: every rollout is `WRONG_LENGTH`.
     """
-    if not isinstance(returned, list | tuple) and not hasattr(returned, "tolist"):
+    to_list: Any = getattr(returned, "tolist", None)  # numpy and torch arrays
+    if to_list is None and not isinstance(returned, list | tuple):
         kind = type(returned).__name__
         fault = (ScoreStatus.RAISED, f"returned {kind}, expected a list with one item per rollout")
         return [Score.fault(*fault) for _ in rollouts]
     try:
-        items = returned.tolist() if hasattr(returned, "tolist") else list(returned)
+        items: list[Any] = list(returned) if to_list is None else to_list()
         size = len(items)
     except Exception as error:  # the reward border: containers may be user code
         return [Score.fault(ScoreStatus.RAISED, describe(error)) for _ in rollouts]

@@ -101,7 +101,8 @@ class Dumper(yaml.SafeDumper):
         return super().increase_indent(flow, False)
 
 
-Dumper.yaml_representers = yaml.SafeDumper.yaml_representers | {str: Dumper.represent_str}
+_REPRESENTERS: dict[Any, Any] = yaml.SafeDumper.yaml_representers | {str: Dumper.represent_str}
+Dumper.yaml_representers = _REPRESENTERS
 
 
 def parse(text: str, source: str, *, lines: bool = True) -> Any:

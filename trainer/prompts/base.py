@@ -175,7 +175,9 @@ class Table(Prompts):
             return value
         _, mark, answer = str(value).rpartition(self.answer_after)
         if not mark:
-            raise DataError(f"{where}: no {self.answer_after!r} (prompts.answer_after) in {value!r}")
+            raise DataError(
+                f"{where}: no {self.answer_after!r} (prompts.answer_after) in {value!r}"
+            )
         return answer.strip()
 
     def drawn(self, row: Row, rng: random.Random) -> Row:
@@ -263,7 +265,9 @@ class OpenTable:
                     f"{where}: no column {self.found[ours]!r} ({ours}); it has: {', '.join(row)}"
                 )
         value = {ours: row.get(theirs) for ours, theirs in self.found.items()}
-        ready = {"images": self.table.images(row, value.get("images"), where, folder)}
+        ready: dict[str, Any] = {
+            "images": self.table.images(row, value.get("images"), where, folder)
+        }
         asked = value.get("messages") or value.get("question")
         if not asked or not isinstance(asked, (str, list, tuple)):
             raise DataError(f"{where}: the question must be text or messages, got {asked!r}")

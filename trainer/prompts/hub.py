@@ -36,6 +36,7 @@ class Hub(Table):
 
     def _read(self, split: str) -> HubRows:
         import datasets
+        from datasets.exceptions import DatasetsError
 
         try:
             if _saved(Path(self.path)):
@@ -44,7 +45,7 @@ class Hub(Table):
                     if split not in found:
                         raise DataError(
                             f"prompts: {self.path} has no split {split!r}; it has: "
-                            f"{', '.join(found)}"
+                            f"{', '.join(map(str, found))}"
                         )
                     found = found[split]
             else:
@@ -52,7 +53,7 @@ class Hub(Table):
                     self.path, self.config, split=split, revision=self.revision
                 )
         # IndexError: what an empty saved data set gives
-        except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, IndexError, DatasetsError) as error:
             raise DataError(
                 f"prompts: cannot read data set {self.path!r} (config {self.config!r}, split "
                 f"{split!r}), or it has no rows: {error.__cause__ or error}"

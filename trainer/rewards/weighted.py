@@ -64,7 +64,7 @@ class Weighted(CompositeReward):
 
     @staticmethod
     def _add(total: Score, score: Score, name: str, weight: float) -> None:
-        total.value += weight * score.value
+        total.value = (total.value or 0.0) + weight * (score.value or 0.0)
         for i, value in score.spans.items():
             total.spans[i] = total.spans.get(i, 0.0) + weight * value
         for i, values in score.tokens.items():

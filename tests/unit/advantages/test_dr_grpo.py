@@ -1,4 +1,4 @@
-"""Numbers of the card base-dr-grpo."""
+"""Numbers worked out by hand from the formula of arXiv:2503.20783."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainer.advantages.base import Advantage
 from trainer.advantages.dr_grpo import DrGrpo
 
 
-def test_card(make_batch) -> None:
+def test_by_hand(make_batch) -> None:
     found = DrGrpo()(make_batch([[0, 1]] * 4, [1.0, 1.0, 0.0, 0.5]))
     assert found[:, 1].tolist() == pytest.approx([0.375, 0.375, -0.625, -0.125], abs=1e-6)
     assert not found[:, 0].any()

@@ -1,4 +1,4 @@
-"""Numbers of the card base-grpo."""
+"""Numbers worked out by hand from the formula of arXiv:2402.03300."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def by_row(advantages: torch.Tensor) -> list[float]:
     return advantages[:, 1].tolist()
 
 
-def test_card(make_batch) -> None:
+def test_by_hand(make_batch) -> None:
     batch = make_batch(ONE * 4, [1.0, 1.0, 0.0, 0.5])
     found = Grpo()(batch)
     assert found.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Numbers of the card base-rloo."""
+"""Numbers worked out by hand from the formula of arXiv:2402.14740."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.advantages.dr_grpo import DrGrpo
 from trainer.advantages.rloo import Rloo
 
 
-def test_card(make_batch) -> None:
+def test_by_hand(make_batch) -> None:
     batch = make_batch([[0, 1]] * 4, [1.0, 0.0, 0.0, 0.5])
     found = Rloo()(batch)
     assert found[:, 1].tolist() == pytest.approx([0.833333, -0.5, -0.5, 0.166667], abs=1e-6)

@@ -1,4 +1,4 @@
-"""Numbers of the card base-grpo."""
+"""Numbers worked out by hand from the formulas of arXiv:1707.06347 and arXiv:2402.03300."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MASK = [[1, 1, 1], [1, 1, 0]]
 ADVANTAGES = torch.tensor([[A, A, A], [-A, -A, 0.0]])
 
 
-def test_card(make_batch) -> None:
+def test_by_hand(make_batch) -> None:
     batch = make_batch(MASK, old_logprobs=OLD, advantages=ADVANTAGES)
     per_action, metrics = PpoClip()(Evaluation(NOW), batch)
     expected = torch.tensor([[-0.848527, -0.707106, -0.848527], [0.565685, 0.848527, 0.0]])
@@ -31,7 +31,7 @@ def test_card(make_batch) -> None:
     assert_close(metrics["approx_kl"], log_ratio.exp() - 1 - log_ratio)
 
 
-def test_card_with_kl_and_aggregation(make_batch) -> None:
+def test_with_kl_and_aggregation(make_batch) -> None:
     ref = torch.tensor([[0.5, 0.5, 0.5], [0.25, 0.5, 0.7]]).log()
     batch = make_batch(MASK, old_logprobs=OLD, advantages=ADVANTAGES, ref_logprobs=ref)
     evaluation = Evaluation(NOW)

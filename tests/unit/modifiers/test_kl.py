@@ -1,4 +1,4 @@
-"""Numbers of the card base-kl-penalty."""
+"""Numbers worked out by hand from joschu.net/blog/kl-approx.html."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def in_loss(kl: Kl, batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("estimator", list(VALUES))
-def test_card(make_batch, estimator: str) -> None:
+def test_by_hand(make_batch, estimator: str) -> None:
     batch = make_batch([[1, 1, 1]], ref_logprobs=REF)
     added, gradient = in_loss(Kl(estimator=estimator, coef=2.0), batch)
     assert (added / 2)[0].tolist() == pytest.approx(VALUES[estimator], abs=1e-6)

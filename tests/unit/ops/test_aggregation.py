@@ -1,4 +1,4 @@
-"""Numbers of the method cards base-bnpo-aggregation and base-dr-grpo."""
+"""Each mode against losses added up by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def loss(aggregation: str, losses=LOSSES, mask=MASK, weight=None, **options) -> 
         ("seq_length_weighted", {}, 3.0),
     ],
 )
-def test_card(aggregation: str, options: dict, expected: float) -> None:
+def test_every_mode(aggregation: str, options: dict, expected: float) -> None:
     assert loss(aggregation, **options) == pytest.approx(expected, abs=1e-6)
 
 
@@ -59,7 +59,7 @@ def test_card(aggregation: str, options: dict, expected: float) -> None:
         ("token_sum_norm", 5, -0.3),
     ],
 )
-def test_dr_grpo_card(aggregation: str, norm: int, expected: float) -> None:
+def test_dr_grpo(aggregation: str, norm: int, expected: float) -> None:
     losses = torch.tensor([[-0.5] * 5, [0.5] * 5])
     mask = torch.tensor([[1] * 5, [1, 1, 0, 0, 0]]).bool()
     assert loss(aggregation, losses, mask, length_norm=norm) == pytest.approx(expected, abs=1e-6)

@@ -26,7 +26,7 @@ PIECES = st.lists(
         ((0, 0, 1, 1), (1, 0, 2, 1), 0.0, 0.0, -0.2),
     ],
 )
-def test_overlaps_of_the_card(a, b, iou, giou, diou):
+def test_overlaps(a, b, iou, giou, diou):
     assert boxes.iou(a, b) == pytest.approx(iou, abs=1e-6)
     assert boxes.giou(a, b) == pytest.approx(giou, abs=1e-6)
     assert boxes.diou(a, b) == pytest.approx(diou, abs=1e-6)

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from trainer.types import Prompt, Rollout, ScoreStatus, Span
 
 
-def test_overlong_of_the_card(values):
+def test_overlong(values):
     """L_max 20, buffer 5: free up to 15, then -1/5 per token, -1 from 20 on."""
     spec = {"type": "length/overlong", "max_tokens": 20, "buffer": 5}
     replies = ["x" * n for n in (0, 15, 16, 18, 20, 30)]

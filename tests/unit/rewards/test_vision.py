@@ -9,24 +9,24 @@ from pydantic import ValidationError
 from trainer.types import ScoreStatus
 
 GOLD = [10, 10, 50, 50]
-CARD = "<answer>[30, 20, 70, 60]</answer>"
+SHIFTED = "<answer>[30, 20, 70, 60]</answer>"
 FAR = "<answer>[80, 10, 100, 50]</answer>"
 
 
 @pytest.mark.parametrize(
     ("fields", "reply", "value"),
     [
-        ({}, CARD, 0.230769),
-        ({"kind": "giou", "mapped": False}, CARD, 0.097436),
-        ({"kind": "diou", "mapped": False}, CARD, 0.148802),
+        ({}, SHIFTED, 0.230769),
+        ({"kind": "giou", "mapped": False}, SHIFTED, 0.097436),
+        ({"kind": "diou", "mapped": False}, SHIFTED, 0.148802),
         ({}, FAR, 0.0),
         ({"kind": "giou", "mapped": False}, FAR, -0.333333),
         ({"kind": "diou", "mapped": False}, FAR, -0.371134),
         ({"kind": "giou"}, FAR, 0.333333),
         ({"kind": "giou"}, "[20, 20, 40, 40]", 0.625),
         ({"kind": "diou", "mapped": False}, "[20, 20, 40, 40]", 0.25),
-        ({"threshold": 0.2}, CARD, 1.0),
-        ({"threshold": 0.5}, CARD, 0.0),
+        ({"threshold": 0.2}, SHIFTED, 1.0),
+        ({"threshold": 0.5}, SHIFTED, 0.0),
         ({}, '```json\n[{"bbox_2d": [10, 10, 50, 50], "label": "cat"}]\n```', 1.0),
         ({}, "<|box_start|>(10,10),(50,50)<|box_end|>", 1.0),
         ({}, "<answer>10, 10, 50, 50</answer>", 1.0),
@@ -36,7 +36,7 @@ FAR = "<answer>[80, 10, 100, 50]</answer>"
         ({"sort_corners": True}, "[50,50,10,10]", 1.0),
     ],
 )
-def test_iou_of_the_card(values, fields, reply, value):
+def test_iou_by_hand(values, fields, reply, value):
     spec = {"type": "vision/iou"} | fields
     assert values(spec, [reply], answer=GOLD) == [pytest.approx(value, abs=1e-6)]
 
@@ -93,7 +93,7 @@ def test_iou_bad_rows(grade, make_reward):
         (0, 0, 1, 1, 1, 1),
     ],
 )
-def test_count_of_the_card(values, gold, given, exact, linear, exp, mra):
+def test_count_by_hand(values, gold, given, exact, linear, exp, mra):
     wanted = {"exact": exact, "linear": linear, "exp": exp, "mra": mra}
     for kind, value in wanted.items():
         spec = {"type": "vision/count", "kind": kind}

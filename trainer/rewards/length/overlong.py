@@ -14,7 +14,7 @@ class Overlong(PointwiseReward):
     0 if n <= L - b; -penalty * (n - (L - b)) / b up to L; -penalty beyond.
 
     Add it to the answer's reward with `weighted`. Replies that come without tokens (recorded
-    text) do not apply. Source: DAPO (arXiv:2503.14476), card base-dapo.
+    text) do not apply. Source: DAPO (arXiv:2503.14476).
     """
 
     max_tokens: int = Field(gt=0)

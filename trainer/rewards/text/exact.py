@@ -52,7 +52,7 @@ class Exact(PointwiseReward):
             return tag_content(reply, self.tag)
         if self.extract == "all":
             return reply
-        matches = list(re.finditer(self.pattern, reply))
+        matches = list(re.finditer(self.pattern or "", reply))
         return matches[-1].group(1 if matches[-1].re.groups else 0) if matches else None
 
     def _normal(self, text: str) -> str:

@@ -37,7 +37,7 @@ class Format(PointwiseReward):
         reply = rollout.reply.strip()
         if self.layout == "custom":
             find = re.fullmatch if self.strict else re.search
-            return find(self.pattern, reply, re.DOTALL) is not None
+            return find(self.pattern or "", reply, re.DOTALL) is not None
         return self._keeps(reply, LAYOUTS[self.layout])
 
     def _keeps(self, reply: str, tags: tuple[str, ...]) -> bool:
