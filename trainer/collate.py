@@ -14,6 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 from trainer.rollouts.base import path_inputs
 from trainer.types import Batch, Group, Rollout
 
+_COLUMNS = {
+    "tokens": torch.long,
+    "mask": torch.bool,
+    "turn": torch.long,
+    "version": torch.long,
+    "rewards": torch.float32,
+    "weight": torch.float32,
+    "sampled_logprobs": torch.float32,
+}
 _PADDING = {"turn": -1, "version": -1}
 
 
@@ -38,8 +47,9 @@ def collate(groups: Sequence[Group]) -> Batch:
 
 class _Rows:
     def __init__(self) -> None:
-        names = ("tokens", "mask", "turn", "version", "rewards", "weight", "sampled_logprobs")
-        self.columns: dict[str, list[Tensor]] = {name: [] for name in names}
+        # The rows one after the other: a tensor per row and column would take longer to make.
+        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self.length: list[int] = []
         self.group: list[int] = []
         self.rollout: list[int] = []
         self.inputs: list[dict[str, Any]] = []
@@ -59,27 +69,25 @@ class _Rows:
         """A row without any action; the rollout may have ended before it sampled a token."""
         path = rollout.path(rollout.leaves()[0])
         self._append(replace(rollout, score=None), path, Counter(path), 0, 0)
-        self.columns["mask"] = [torch.zeros_like(mask) for mask in self.columns["mask"]]
+        self.columns["mask"] = [False] * self.length[0]
 
     def _append(
         self, rollout: Rollout, path: list[int], shares: Counter[int], group: int, number: int
     ) -> None:
         for name, values in _row(rollout, path, shares).items():
-            self.columns[name].append(values)
+            self.columns[name] += values
+        self.length.append(sum(len(rollout.spans[i].tokens) for i in path))
         self.group.append(group)
         self.rollout.append(number)
         self.inputs.append(path_inputs(rollout, path[-1]))
         self.parts.append(rollout.score.parts if rollout.score else {})
 
     def batch(self) -> Batch:
-        padded = {
-            name: pad_sequence(values, batch_first=True, padding_value=_PADDING.get(name, 0))
-            for name, values in self.columns.items()
-        }
+        padded = {name: self._padded(name) for name in _COLUMNS}
         part_names = sorted({name for parts in self.parts for name in parts})
         return Batch(
             **padded,  # pyright: ignore[reportArgumentType]
-            length=torch.tensor([len(tokens) for tokens in self.columns["tokens"]]),
+            length=torch.tensor(self.length),
             group=torch.tensor(self.group),
             rollout=torch.tensor(self.rollout),
             inputs=tuple(self.inputs),
@@ -89,8 +97,13 @@ class _Rows:
             },
         )
 
+    def _padded(self, name: str) -> Tensor:
+        """[B, T]"""
+        rows = torch.tensor(self.columns[name], dtype=_COLUMNS[name]).split(self.length)
+        return pad_sequence(rows, batch_first=True, padding_value=_PADDING.get(name, 0))
 
-def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, Tensor]:
+
+def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, list[Any]]:
     """[T] columns of one path. The outcome lands on the last sampled token."""
     score = rollout.score
     tokens: list[int] = []
@@ -118,13 +131,13 @@ def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, T
     if score and score.value is not None:
         rewards[max(t for t, own in enumerate(mask) if own)] += score.value
     return {
-        "tokens": torch.tensor(tokens),
-        "mask": torch.tensor(mask),
-        "turn": torch.tensor(turns),
-        "version": torch.tensor(version),
-        "rewards": torch.tensor(rewards, dtype=torch.float32),
-        "weight": torch.tensor(weight, dtype=torch.float32),
-        "sampled_logprobs": torch.tensor(logprobs, dtype=torch.float32),
+        "tokens": tokens,
+        "mask": mask,
+        "turn": turns,
+        "version": version,
+        "rewards": rewards,
+        "weight": weight,
+        "sampled_logprobs": logprobs,
     }
 
 

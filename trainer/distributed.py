@@ -6,6 +6,7 @@ it there is one process and no process group at all.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -61,7 +62,10 @@ class Distributed:
         self, module: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The module and its optimiser, wrapped for this launch; rank 0's weights win."""
-        return self._accelerator.prepare(module, optimizer)
+        with warnings.catch_warnings():
+            # The new name still copies buffers at the start; `broadcast_buffers` alone never does.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return self._accelerator.prepare(module, optimizer)
 
     def unwrap(self, module: nn.Module) -> nn.Module:
         return self._accelerator.unwrap_model(module)

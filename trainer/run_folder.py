@@ -28,7 +28,8 @@ FREE_TO_CHANGE = (
     "learner.token_budget",
     "rollouts.filters_patience",
 )
-"""Keys that may differ when a run is continued: they do not change the numbers of a step."""
+"""Keys that may differ when a run is continued: they do not change the numbers of a step. (More
+`steps` move the end of a falling `learner.schedule`.)"""
 
 
 def folder_of(recipe: Recipe) -> Path:
