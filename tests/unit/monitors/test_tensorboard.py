@@ -40,6 +40,18 @@ async def test_a_resumed_run_hides_what_it_logs_again(make_context, tmp_path):
     ]
 
 
+async def test_a_new_run_shows_nothing_of_an_earlier_one(make_context, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for steps in ((1, 2, 3), (1,)):
+        monitor = Tensorboard()
+        async with monitor.open(make_context(), {}):
+            for step in steps:
+                monitor.log(step, {"reward/mean": len(steps)}, {})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("reward/mean")] == [(1, 1.0)]
+
+
 async def test_missing_package(make_context, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingService, match="pip install tensorboard"):
