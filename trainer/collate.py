@@ -100,7 +100,7 @@ class _Rows:
     def _padded(self, name: str) -> Tensor:
         """[B, T]"""
         rows = torch.tensor(self.columns[name], dtype=_COLUMNS[name]).split(self.length)
-        return pad_sequence(rows, batch_first=True, padding_value=_PADDING.get(name, 0))
+        return pad_sequence([*rows], batch_first=True, padding_value=_PADDING.get(name, 0))
 
 
 def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, list[Any]]:
