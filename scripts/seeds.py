@@ -1,6 +1,6 @@
 """Runs a recipe with several seeds and prints the held-out figures as a Markdown table.
 
-    python scripts/seeds.py recipes/quickstart_text.yaml --seeds 0 1 2
+python scripts/seeds.py recipes/quickstart_text.yaml --seeds 0 1 2
 """
 
 from __future__ import annotations
