@@ -8,8 +8,13 @@ from collections.abc import Callable, Sequence
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only fight each other
 
 import pytest
+from hypothesis import settings
 
 from trainer.types import Group, Prompt, Rollout, Score, Span
+
+# The same examples on every machine, and no clock: a busy machine is no bug.
+settings.register_profile("cohort", deadline=None, derandomize=True)
+settings.load_profile("cohort")
 
 
 def _span(parent: int | None, tokens: Sequence[int], sampled: bool, version: int = 0) -> Span:

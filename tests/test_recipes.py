@@ -65,7 +65,7 @@ def test_the_tiny_text_run_learns(tmp_path):
     (recipe,) = load_recipe(ROOT / "recipes" / "quickstart_text.yaml", overrides=overrides)
     asyncio.run(train(recipe))
     lines = (tmp_path / recipe.name / "evaluations.jsonl").read_text().splitlines()
-    before, after = (json.loads(line) for line in lines)
+    before, after = json.loads(lines[0]), json.loads(lines[-1])
     assert (before["step"], after["step"]) == (0, 60)
     assert after["sampled"]["mean"] - before["sampled"]["mean"] >= 0.25
     assert after["greedy"]["mean"] >= before["greedy"]["mean"]
