@@ -27,6 +27,12 @@ COLUMNS = ("answer", "task", "images")
 SERVICES = ("engine",)
 """What every run gives to its rewards."""
 
+_OLD_LOGPROBS = {
+    "recompute": "a pass before the update",
+    "sampled": "the engine's: the ratio itself corrects the distance to the policy",
+    "none": "the update's own: the ratio is 1",
+}
+
 ROWS = 16
 """Training prompts that are read and rendered."""
 
@@ -99,7 +105,11 @@ def _settings(recipe: Recipe) -> Table:
         grid.add_row("modifiers", ", ".join(modifier.name() for modifier in recipe.modifiers))
     if recipe.rollouts.filters:
         grid.add_row("filters", ", ".join(one.name() for one in recipe.rollouts.filters))
-    grid.add_row("passes", ", ".join(sorted(recipe.needs)) or "none besides the update's own")
+    passes = ", ".join(sorted(recipe.needs - {"sampled_logprobs"}))
+    grid.add_row("passes", passes or "none besides the update's own")
+    grid.add_row("old log-probs", _OLD_LOGPROBS[recipe.old_logprobs])
+    lag = recipe.rollouts.max_lag
+    grid.add_row("staleness", f"up to {lag} versions" if lag else "none: synchronous")
     return grid
 
 

@@ -184,10 +184,7 @@ def phase_seconds(recipe: Recipe, size: Size, batch: Batch, rate: float) -> dict
     prompts = batch.groups * batch.prompt_tokens
     once = 2 * size.matmul / rate / batch.world
     learner = recipe.learner
-    extra_passes = ("ref_logprobs" in recipe.needs) + (
-        learner.old_logprobs == "recompute"
-        or (learner.old_logprobs == "auto" and batch.updates > 1)
-    )
+    extra_passes = ("ref_logprobs" in recipe.needs) + (recipe.old_logprobs == "recompute")
     backward = 4 if recipe.policy.gradient_checkpointing else 3
     return {
         "generate": once * (answers + prompts) if recipe.rollouts.agent.samples else 0.0,
