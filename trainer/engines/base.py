@@ -91,6 +91,11 @@ class Engine(Plugin):
         """Takes a full set of named weights (transformers' names); later tokens carry `version`."""
         raise NotImplementedError
 
+    async def sketches(self, names: list[str]) -> dict[str, list[float]]:
+        """`ops.sketches.sketch` of the named weights as the engine computes with them, to find the
+        one that is wrong; {} where an engine cannot tell."""
+        return {}
+
     async def sleep(self) -> None:
         """Gives accelerator memory back until `wake`; engines without this do nothing."""
 
