@@ -7,7 +7,6 @@ a weight really computes. Importing this module imports vLLM (seconds): do it la
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainer.errors import EngineError, MissingService
-from trainer.ops.sketches import probe_vector, sketch
+from trainer.ops.sketches import read_back
 from trainer.ops.vllm_arguments import BACKEND, versions
+from trainer.ops.vllm_launch import as_guest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,9 +73,9 @@ class LocalEngine:
     ):
         """`folder` holds config and tokenizer; `arguments` are vLLM's own, by its own names."""
         check_version()
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        self._owns_group = not torch.distributed.is_initialized()
         self._eager = device == "cpu" and arguments.get("enforce_eager", False)
-        with self._quick():
+        with self._quick(), as_guest():
             self._llm = LLM(model=str(folder), disable_log_stats=True, **arguments)
         self._engine = self._llm.llm_engine
         self._engine.collective_rpc("cohort_ban", args=(list(banned),))
@@ -146,8 +146,13 @@ class LocalEngine:
         self._llm.wake_up()
 
     def close(self) -> None:
-        """Frees the model; vLLM's process group is left as it found it."""
+        """Frees the model, and ends vLLM's process group unless the trainer had one before."""
+        from vllm.distributed import parallel_state
+
         self._engine.engine_core.shutdown()
+        parallel_state.destroy_model_parallel()
+        if self._owns_group:
+            parallel_state.destroy_distributed_environment()
         del self._engine, self._llm
 
     def _read(self, output: Any) -> Finished:
@@ -362,35 +367,7 @@ class Worker:
         head = ["lm_head.weight"] if hasattr(model, "lm_head") else []
         found = {}
         for name in dict.fromkeys([*names, *head]):
-            value = _read_back(model, name)
+            value = read_back(model, name)
             if value is not None:
                 found[name] = value.float().cpu().tolist()
         return found
-
-
-def _read_back(model: nn.Module, name: str) -> Tensor | None:
-    last = name.split(".")[-2]
-    mapper = getattr(model, "hf_to_vllm_mapper", None)
-    if mapper is not None:
-        name = (mapper.apply_list([name]) or [name])[0]
-    path, _, kind = name.rpartition(".")
-    part = None
-    for fused, pieces in getattr(model, "packed_modules_mapping", {}).items():
-        if last in pieces and len(pieces) > 1:
-            path, part = f"{path.rpartition('.')[0]}.{fused}", pieces.index(last)
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        return None
-    weight = getattr(module, kind, None)
-    if weight is None or getattr(module, "tp_size", 1) > 1:
-        return None
-    if kind == "weight" and hasattr(module, "cpu_linear"):
-        width = getattr(module, "input_size", None) or module.embedding_dim
-        value = module.cpu_linear(probe_vector(width)[None].to(weight.dtype), weight, None)[0]
-    else:
-        value = sketch(weight)
-    if part is not None:
-        sizes = list(module.output_partition_sizes)
-        value = value.split(sizes)[part] if sum(sizes) == len(value) else None
-    return value

@@ -7,10 +7,12 @@ are being written go on with the new weights, and their tokens carry the version
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PrivateAttr
@@ -82,7 +84,8 @@ class Vllm(VllmArguments, Engine):
                 async with live.turn:
                     await asyncio.to_thread(local.close)
 
-    def _start(self, context: Context, folder: Any) -> LocalEngine:
+    def _start(self, context: Context, folder: Path) -> LocalEngine:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
         from trainer.vllm_adapter import LocalEngine
 
         vision = context.renderer.image_processor is not None

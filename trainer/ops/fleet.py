@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,8 @@ from trainer.ops.server_process import ServerProcess
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
+_DYING_SECONDS = 1.0
+"""A broken connection is often seen before the end of the process behind it."""
 _REFUSED = range(400, 500)
 
 
@@ -149,7 +151,8 @@ class Fleet:
                 self.lose(member, str(fault))
                 if len(faults) > self._retries:
                     raise EngineError(
-                        f"a request failed {len(faults)} times: {'; '.join(faults)}"
+                        f"a request failed {len(faults)} times: {'; '.join(faults)}. Servers: "
+                        f"{self._told()}"
                     ) from fault
             else:
                 member.served += 1
@@ -222,7 +225,7 @@ class Fleet:
         return all(member.gone for member in self.members)
 
     def _told(self) -> str:
-        said = (f"{m.name}: {m.gone or m.reason or 'still starting'}" for m in self.members)
+        said = (f"{m.name}: {m.gone or m.reason or 'no fault'}" for m in self.members)
         return "\n".join(said)
 
     async def _first_start(self, member: Member) -> None:
@@ -268,6 +271,7 @@ class Fleet:
             if member.ready:
                 attempts = 0
                 await self._notice_loss(member)
+            await self._bury(member)
             attempts += 1
             if attempts > self._restarts:
                 member.gone = f"lost {attempts} times in a row; the last time: {member.reason}"
@@ -275,8 +279,6 @@ class Fleet:
                     self._changed.notify_all()
                 return
             try:
-                if member.process is not None:
-                    await member.process.kill()
                 await self._bring_up(member)
                 async with self._alone:
                     await self._prepare(member)
@@ -285,6 +287,19 @@ class Fleet:
                 self.lose(member, str(fault))
             else:
                 self._note(f"{member.name} is back")
+
+    async def _bury(self, member: Member) -> None:
+        """Ends what is left of a server of ours; keeps its last words if it had died."""
+        if member.process is None:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(member.process.wait(), _DYING_SECONDS)
+        died = not member.process.running
+        await member.process.kill()
+        words = member.process.last_words()
+        if died and words not in member.reason:
+            member.reason += f"; its process ended.\n{words}"
+            self._note(f"{member.name}: {member.reason}")
 
     async def _notice_loss(self, member: Member) -> None:
         """Returns once the server is lost: a request failed, its process ended, or it has finished
@@ -301,8 +316,7 @@ class Fleet:
                 if failed in done:
                     return
                 if ended in done:
-                    words = member.process.last_words() if member.process else ""
-                    self.lose(member, f"its process ended.\n{words}")
+                    self.lose(member, "it is gone")
                     return
                 quiet = time.monotonic() - member.heard
                 if quiet > self._health_every and not self._alone.locked():

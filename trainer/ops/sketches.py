@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _HEADS = ("lm_head.weight",)
 _EMBEDDING = "embed_tokens.weight"
@@ -28,6 +28,37 @@ def sketch(weight: Tensor) -> Tensor:
         return weight.reshape(-1)
     rows = weight.flatten(1)
     return rows @ probe_vector(rows.shape[1])
+
+
+def read_back(model: nn.Module, name: str) -> Tensor | None:
+    """`sketch` of a weight inside a vLLM model, by transformers' name: of what it multiplies with,
+    which may be a packed copy that nothing else can read. None if it cannot be told (sharded,
+    quantised, unknown)."""
+    last = name.split(".")[-2]
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    if mapper is not None:
+        name = (mapper.apply_list([name]) or [name])[0]
+    path, _, kind = name.rpartition(".")
+    part = None
+    for fused, pieces in getattr(model, "packed_modules_mapping", {}).items():
+        if last in pieces and len(pieces) > 1:
+            path, part = f"{path.rpartition('.')[0]}.{fused}", pieces.index(last)
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return None
+    weight = getattr(module, kind, None)
+    if weight is None or getattr(module, "tp_size", 1) > 1:
+        return None
+    if kind == "weight" and hasattr(module, "cpu_linear"):
+        width = getattr(module, "input_size", None) or module.embedding_dim
+        value = module.cpu_linear(probe_vector(width)[None].to(weight.dtype), weight, None)[0]
+    else:
+        value = sketch(weight)
+    if part is not None:
+        sizes = list(module.output_partition_sizes)
+        value = value.split(sizes)[part] if sum(sizes) == len(value) else None
+    return value
 
 
 def most_different(

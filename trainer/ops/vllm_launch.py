@@ -1,10 +1,13 @@
-"""The command line and the environment of a vLLM server that Cohort can drive."""
+"""How a vLLM is started that Cohort can drive: as a server, or as a guest in the trainer."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +54,30 @@ def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, 
     if gpus:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     return found
+
+
+@contextmanager
+def as_guest() -> Iterator[None]:
+    """While a vLLM starts in the trainer's process the process stays the trainer's: vLLM starts no
+    processes, binds no threads, and leaves torch's threads and everybody's random state alone."""
+    import numpy
+    import torch
+
+    wanted = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        torch.set_num_threads = set_threads
+        torch.set_num_threads(threads)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
