@@ -31,7 +31,8 @@ class Rollouts(Frozen):
     group_size: int = Field(8, gt=0)
     """Answers per prompt."""
     max_lag: int = Field(0, ge=0)
-    """How many versions old a rollout may be when it is trained on; 0 is synchronous."""
+    """How many versions old a token may be when it is trained on; 0 is synchronous. Above 0
+    generation goes on during the update: see `learner.old_logprobs` and the modifier `tis`."""
     sampling: Sampling = Sampling()
     filters: tuple[Filter, ...] = ()
     filters_patience: int = Field(64, gt=0)

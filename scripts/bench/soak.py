@@ -118,6 +118,7 @@ def main() -> int:
     engine = [f"engine={server}", *PATIENT]
     settings = [f"steps={arguments.steps}", "name=soak", "monitors=[jsonl]", *engine]
     (recipe,) = load_recipe(arguments.recipe, overrides=[*settings, *arguments.overrides])
+    assert isinstance(recipe.engine, VllmServer)
     saboteur = Saboteur(engine=recipe.engine)
     faults = saboteur.plan(arguments.steps, arguments.faults, arguments.seed)
     recipe = recipe.model_copy(update={"monitors": (*recipe.monitors, saboteur)})
