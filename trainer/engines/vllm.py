@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trainer.context import Context
     from trainer.renderer import Renderer
-    from trainer.vllm_adapter import Finished, LocalEngine
+    from trainer.vllm_adapter.local import Finished, LocalEngine
 
 _QUIET_TURNS = 5
 """Turns of the event loop without a new request before an idle engine starts: a group that was
@@ -86,7 +86,7 @@ class Vllm(VllmArguments, Engine):
 
     def _start(self, context: Context, folder: Path) -> LocalEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
-        from trainer.vllm_adapter import LocalEngine
+        from trainer.vllm_adapter.local import LocalEngine
 
         vision = context.renderer.image_processor is not None
         arguments = self.vllm_arguments(context.device, vision=vision, seed=context.seed)

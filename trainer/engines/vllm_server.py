@@ -8,11 +8,11 @@ given the current weights, compared with what the others answered, and used agai
 from __future__ import annotations
 
 import asyncio
-import math
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,14 +23,15 @@ from trainer.engines.base import Completion, Engine, Request
 from trainer.errors import ConfigError, EngineError, StaleWeights
 from trainer.ops.fleet import Deadlines, Fleet, Member, MemberFault
 from trainer.ops.server_process import ServerProcess, free_port
+from trainer.ops.transfer_client import TransferClient
 from trainer.ops.vllm_arguments import (
     VllmArguments,
     model_folder,
     sampling_arguments,
     scratch_folder,
-    versions,
 )
 from trainer.ops.vllm_launch import server_command, server_environment
+from trainer.ops.vllm_replies import choice, completion, largest_gap, prompt_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 _GENERATE = "/inference/v1/generate"
 _AGREE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.1}
 """Nats by which two servers with the same weights may differ."""
-_NO_MASS = -9999.0
-"""What vLLM writes for a log-prob of minus infinity."""
 _HEALTH = {"temperature": 0, "max_tokens": 1, "ignore_eos": True, "detokenize": False}
 _SCORE = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
 
@@ -58,7 +57,8 @@ class _Live:
     max_length: int
     files: Path
     """Where the weights of the current version lie: a server that comes back reads them."""
-    version: int = 0
+    version: int | None = None
+    """None before the first sync."""
     paths: list[Path] = field(default_factory=list)
     number: count[int] = field(default_factory=count)
     """Of loads: one version may be sent twice."""
@@ -208,10 +208,14 @@ class VllmServer(VllmArguments, Engine):
             room=live.max_length - len(request.tokens),
         )
         body = self._body(request.tokens, request.inputs, sampling)
-        started = live.version
-        return await live.fleet.call(
-            _GENERATE, body, lambda answer: _completion(answer, live, sampling, started)
+        read = partial(
+            completion,
+            vocabulary=live.vocabulary,
+            banned=live.renderer.banned_ids,
+            most=sampling["max_tokens"],
+            started=live.version or 0,
         )
+        return Completion(*await live.fleet.call(_GENERATE, body, read))
 
     def _body(
         self, tokens: list[int], inputs: dict[str, Any], sampling: dict[str, Any]
@@ -228,7 +232,7 @@ class VllmServer(VllmArguments, Engine):
         if live.proof is not None:
             bodies = [self._body(tokens, inputs, _SCORE) for tokens, inputs in rows]
             calls = (
-                live.fleet.call(_GENERATE, body, lambda a, t=tokens: _scores(a, t))
+                live.fleet.call(_GENERATE, body, lambda a, t=tokens: prompt_scores(a, t))
                 for body, (tokens, _) in zip(bodies, rows, strict=True)
             )
             return list(await asyncio.gather(*calls))
@@ -243,7 +247,7 @@ class VllmServer(VllmArguments, Engine):
                 break
         (first, agreed), *others = answers.items()
         for name, other in others:
-            gap = _gap(agreed, other)
+            gap = largest_gap(agreed, other)
             if not gap <= _AGREE[live.precision]:
                 raise StaleWeights(
                     f"after the sync of version {live.version} {name} and {first} differ by "
@@ -256,7 +260,7 @@ class VllmServer(VllmArguments, Engine):
         async def one(tokens: list[int], inputs: dict[str, Any]) -> list[float]:
             body = self._body(tokens, inputs, _SCORE)
             answer = await member.control(_GENERATE, body, deadline=self.control_deadline)
-            return _scores(answer, tokens)
+            return prompt_scores(answer, tokens)
 
         return list(await asyncio.gather(*(one(*row) for row in rows)))
 
@@ -283,6 +287,33 @@ class VllmServer(VllmArguments, Engine):
             if old:
                 await asyncio.to_thread(remove, old[0].parent)
 
+    async def load_through(
+        self, native: str, send: Callable[[TransferClient], None], version: int
+    ) -> None:
+        """A server that fails meanwhile ends the run: the others wait for it inside the send."""
+        live = self._opened
+        async with live.fleet.alone() as members:
+            live.paths, live.proof, live.version = [], None, version
+            for member in members:
+                if member.calls:
+                    await self._control(member, "/pause?mode=keep")
+            worlds = [await self._world(member) for member in members]
+            peers = [(member.name, member.starts) for member in members]
+
+            async def post(index: int, path: str, body: Any) -> Any:
+                return await self._control(members[index], path, body)
+
+            client = TransferClient(native, worlds, version, post, peers)
+            try:
+                await asyncio.to_thread(send, client)
+            except MemberFault as fault:
+                raise EngineError(f"a vLLM server failed during a sync: {fault}") from fault
+            await live.fleet.each(members, self._renew)
+
+    async def _world(self, member: Member) -> int:
+        answer = await member.client.get("/get_world_size", timeout=self.control_deadline)
+        return answer.json()["world_size"]
+
     async def _begin(self, member: Member) -> None:
         if member.calls:
             await self._control(member, "/pause?mode=keep")
@@ -294,42 +325,48 @@ class VllmServer(VllmArguments, Engine):
     async def _finish(self, member: Member) -> None:
         live = self._opened
         await self._control(member, "/finish_weight_update", {"weight_version": str(live.version)})
+        await self._renew(member)
+
+    async def _renew(self, member: Member) -> None:
+        """After an update: nothing may be missing, and nothing that was computed before is kept."""
         missing = await self._rpc(member, "cohort_missing")
         if missing:
             raise EngineError(f"weights were not sent, or only in part: {', '.join(missing)}")
         done = await self._control(member, "/reset_prefix_cache?reset_running_requests=true")
         if not done["success"]:
             raise MemberFault("the prefix cache of the old weights could not be dropped")
-        if live.renderer.image_processor is not None:
+        if self._opened.renderer.image_processor is not None:
             await self._control(member, "/reset_encoder_cache")
         await self._control(member, "/resume")
 
-    async def _prepare(self, member: Member) -> None:
-        """A server that just started: what may not be sampled, the weights, and the proof."""
+    async def _prepare(self, member: Member) -> bool:
+        """A server that just started: what may not be sampled, the weights, and the proof. False
+        if the current weights were not kept: they come with the next sync."""
         live = self._opened
         await self._rpc(member, "cohort_ban", [list(live.renderer.banned_ids)])
         await self._control(member, "/init_weight_transfer_engine", {"init_info": {}})
         if not live.paths:
-            return
+            return live.version is None
         await self._control(member, "/start_weight_update")
         for path in live.paths:
             await self._send(member, path)
         await self._finish(member)
         if live.proof is not None:
             rows, agreed = live.proof
-            gap = _gap(agreed, await self._score(member, rows))
+            gap = largest_gap(agreed, await self._score(member, rows))
             if not gap <= _AGREE[live.precision]:
                 raise MemberFault(
                     f"it differs by {gap:.3g} nats from the other servers after the sync of "
                     f"version {live.version}"
                 )
+        return True
 
     async def _alive(self, member: Member) -> None:
         live = self._opened
         token = next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
         body = self._body([token], {}, _HEALTH)
         answer = await member.control(_GENERATE, body, deadline=self.health_deadline)
-        if len(_choice(answer).get("token_ids") or ()) != 1:
+        if len(choice(answer).get("token_ids") or ()) != 1:
             raise MemberFault(f"asked for one token it answered {str(answer)[:200]}")
 
     async def _control(self, member: Member, path: str, body: Any = None) -> Any:
@@ -347,50 +384,3 @@ class VllmServer(VllmArguments, Engine):
         """True if every server generates a token."""
         fleet = self._opened.fleet
         return len(await fleet.each(fleet.ready, self._alive)) == len(fleet.members)
-
-
-def _choice(answer: Any) -> dict[str, Any]:
-    try:
-        return answer["choices"][0]
-    except (KeyError, IndexError, TypeError):
-        raise MemberFault(f"an answer without choices: {str(answer)[:200]}") from None
-
-
-def _completion(answer: Any, live: _Live, sampling: dict[str, Any], started: int) -> Completion:
-    """Reads a reply; MemberFault if it is none: wrong lengths, unknown ids, no log-probs."""
-    choice = _choice(answer)
-    tokens, finish = choice.get("token_ids"), choice.get("finish_reason")
-    content = (choice.get("logprobs") or {}).get("content") or []
-    scores = [entry.get("logprob") for entry in content]
-    whole = (
-        isinstance(tokens, list)
-        and len(tokens) == len(scores) <= sampling["max_tokens"]
-        and finish in ("stop", "length", "abort")
-        and (tokens or finish == "abort")
-        and all(isinstance(token, int) and 0 <= token < live.vocabulary for token in tokens)
-        and all(isinstance(score, float | int) and _NO_MASS < score <= 1e-3 for score in scores)
-        and not any(token in live.renderer.banned_ids for token in tokens)
-    )
-    if not whole:
-        raise MemberFault(f"nonsense instead of a reply: {str(choice)[:300]}")
-    spans = [
-        (span["version"], span["start"], span["end"])
-        for span in choice.get("weight_versions") or ()
-    ]
-    # Without vLLM's own record the oldest version is the safe one to name.
-    version = versions(spans, len(tokens)) if spans else [started] * len(tokens)
-    return Completion(tokens, scores, version, finish)
-
-
-def _scores(answer: Any, tokens: list[int]) -> list[float]:
-    listed = answer.get("prompt_logprobs") if isinstance(answer, dict) else None
-    if not isinstance(listed, list) or len(listed) != len(tokens):
-        raise MemberFault(f"no prompt log-probs in {str(answer)[:200]}")
-    found = [at[str(token)]["logprob"] for token, at in zip(tokens[1:], listed[1:], strict=True)]
-    return [-math.inf if score <= _NO_MASS else score for score in found]
-
-
-def _gap(ours: list[list[float]], theirs: list[list[float]]) -> float:
-    pairs = zip(ours, theirs, strict=True)
-    gaps = (abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True) if a != b)
-    return max(gaps, default=0.0)

@@ -51,9 +51,12 @@ class Member:
     """None for a server that somebody else started."""
     client: httpx.AsyncClient
     ready: bool = False
+    standby: bool = False
+    """It runs, and waits for the weights of the next sync."""
     gone: str = ""
     """Why it will not come back; "" while it may."""
     calls: set[asyncio.Task[httpx.Response]] = field(default_factory=set)
+    starts: int = 0
     served: int = 0
     heard: float = 0.0
     """When it last finished a request."""
@@ -90,7 +93,8 @@ class Member:
 
 
 class Fleet:
-    """`prepare` makes a server that just started equal to the others; it may raise MemberFault."""
+    """`prepare` makes a server that just started equal to the others; it may raise MemberFault.
+    It returns False if only the next sync can: the server stands by until then."""
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class Fleet:
         retries: int,
         restarts: int,
         health_every: float,
-        prepare: Callable[[Member], Awaitable[None]],
+        prepare: Callable[[Member], Awaitable[bool]],
         alive: Callable[[Member], Awaitable[None]],
         log: Path,
     ):
@@ -161,12 +165,15 @@ class Fleet:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[list[Member]]:
-        """The ready servers, while no new request starts and no server joins. What they are
-        writing goes on unless it is paused."""
+        """The servers to sync, while no new request starts and no server joins. What they are
+        writing goes on unless it is paused. Those that stood by are ready afterwards."""
         async with self._alone:
             self._holding = True
+            members = [member for member in self.members if member.ready or member.standby]
             try:
-                yield self.ready
+                yield members
+                for member in members:
+                    member.ready, member.standby = not member.lost.is_set(), False
             finally:
                 async with self._changed:
                     self._holding = False
@@ -209,7 +216,7 @@ class Fleet:
         """Takes a server out; what it was asked goes to others."""
         if member.lost.is_set():
             return
-        member.ready, member.reason = False, reason
+        member.ready, member.standby, member.reason = False, False, reason
         member.lost.set()
         for call in list(member.calls):
             call.cancel()
@@ -231,14 +238,14 @@ class Fleet:
     async def _first_start(self, member: Member) -> None:
         try:
             await self._bring_up(member)
-            await self._prepare(member)
+            await self._join(member, ready=await self._prepare(member))
         except MemberFault as fault:
             raise EngineError(f"{member.name} did not start: {fault}") from fault
-        await self._join(member)
 
     async def _bring_up(self, member: Member) -> None:
         """Starts it, and waits for its first token."""
         member.lost.clear()
+        member.starts += 1
         if member.process is not None:
             await member.process.start()
         try:
@@ -258,17 +265,17 @@ class Fleet:
         except httpx.HTTPError:
             return False
 
-    async def _join(self, member: Member) -> None:
+    async def _join(self, member: Member, *, ready: bool) -> None:
         async with self._changed:
             member.heard = time.monotonic()
-            member.ready = True
+            member.ready, member.standby = ready, not ready
             self._changed.notify_all()
 
     async def _look_after(self, member: Member) -> None:
         """For as long as the fleet is open: notices a loss, and undoes it."""
         attempts = 0
         while True:
-            if member.ready:
+            if member.ready or member.standby:
                 attempts = 0
                 await self._notice_loss(member)
             await self._bury(member)
@@ -281,8 +288,7 @@ class Fleet:
             try:
                 await self._bring_up(member)
                 async with self._alone:
-                    await self._prepare(member)
-                    await self._join(member)
+                    await self._join(member, ready=await self._prepare(member))
             except (MemberFault, EngineError) as fault:
                 self.lose(member, str(fault))
             else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BACKEND = "cohort"
 """Name of our way to receive weights, among vLLM's own (nccl, ipc, ...)."""
-WORKER = "trainer.vllm_adapter.Worker"
+WORKER = "trainer.vllm_adapter.worker.Worker"
 """What vLLM's workers get besides their own methods."""
 _MEMORY = Path("/dev/shm")
 

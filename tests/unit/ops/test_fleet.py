@@ -73,6 +73,7 @@ class Farm:
         script.write_text(SERVER)
         self.orders = [folder / f"orders-{i}" for i in range(size)]
         self.prepared: list[str] = []
+        self.late = False
         members = []
         for i, orders in enumerate(self.orders):
             orders.write_text("work")
@@ -92,8 +93,9 @@ class Farm:
             log=folder / "events.log",
         )
 
-    async def prepare(self, member: Member) -> None:
+    async def prepare(self, member: Member) -> bool:
         self.prepared.append(member.name)
+        return not self.late
 
     async def alive(self, member: Member) -> None:
         read(await member.control("/health", {"value": 1}, deadline=self.fleet.deadlines.health))
@@ -218,6 +220,21 @@ async def test_while_alone_no_request_starts(farm):
             await asyncio.sleep(0.1)
             assert sum(member.served for member in members) == 0
         assert await task == DOUBLES[:4]
+
+
+async def test_a_server_that_comes_back_may_have_to_wait_for_the_next_sync(farm):
+    async with farm() as it:
+        it.late = True
+        os.kill(it.pid(0), signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while not it.fleet.members[0].standby:
+                await asyncio.sleep(0.02)
+        served = it.fleet.members[0].served
+        assert await it.work(6) == DOUBLES[:6]
+        assert it.fleet.members[0].served == served
+        async with it.fleet.alone() as members:
+            assert len(members) == 2
+        assert len(it.fleet.ready) == 2
 
 
 async def test_a_cancelled_caller_takes_no_server_with_it(farm):
