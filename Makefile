@@ -15,8 +15,8 @@ demo: setup ## train a tiny language model and a tiny vision-language model, fro
 	$(VENV)/bin/cohort train recipes/quickstart_text.yaml --fresh
 	$(VENV)/bin/cohort train recipes/quickstart_vision.yaml --fresh
 
-test: ## set up and run every test
-	@scripts/setup.sh dev
+test: ## set up (with vLLM) and run every test
+	@scripts/setup.sh dev vllm
 	$(VENV)/bin/python -m pytest -q --durations=10
 
 check: ## lint, format and types

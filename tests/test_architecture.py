@@ -15,7 +15,7 @@ PACKAGE = ROOT / "trainer"
 FAMILIES = {base.parent.name for base in PACKAGE.glob("*/base.py")}
 LAYERS = {
     **dict.fromkeys(("types", "plugin", "errors"), 0),
-    **dict.fromkeys(("context", "renderer"), 2),
+    **dict.fromkeys(("context", "renderer", "vllm_adapter"), 2),
     **dict.fromkeys(("config", "yaml"), 4),
     **dict.fromkeys(("cli", "__main__", "check", "show", "schema", "doctor"), 6),
 }
@@ -77,6 +77,17 @@ def test_files_are_small(module: str):
 
 def test_no_drawer_for_everything():
     assert not [name for name in MODULES if name.rsplit(".", 1)[1] in ("utils", "helpers", "misc")]
+
+
+def test_one_folder_imports_vllm():
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found |= {path.parent for name in names if name.split(".")[0] == "vllm"}
+    assert found == {PACKAGE / "vllm_adapter"}
 
 
 def test_a_recipe_is_read_without_torch():

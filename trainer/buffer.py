@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.errors import NothingPasses
+from trainer.errors import EngineError, NothingPasses
 from trainer.types import Group, Prompt
 
 
@@ -99,12 +100,13 @@ class Buffer:
         return dropped
 
     def state_dict(self) -> dict[str, Any]:
-        """Ready groups whole; in-flight ones by prompt, to be played again."""
+        """Ready and dropped groups whole; those in flight by prompt, to be played again."""
         entries = [self._entries[serial] for serial in sorted(self._entries)]
         return {
             "ready": [entry.group for entry in entries if entry.group is not None],
             "dropped": list(self.dropped),
             "in_flight": [entry.prompt for entry in entries if entry.group is None],
+            "dropped": list(self.dropped),
             "reasons": dict(self.reasons),
             "dropped_in_a_row": self._dropped_in_a_row,
         }
@@ -132,6 +134,20 @@ class Buffer:
                 self._free += self._held
                 self._held = 0
             self._changed.notify_all()
+
+
+def check_lag(groups: Sequence[Group], version: int, max_lag: int) -> None:
+    """Raises `EngineError` if a token was sampled by weights older than `version - max_lag`. The
+    slots make that impossible, unless an engine serves other weights than it was given."""
+    for group in groups:
+        versions = [v for r in group.rollouts for s in r.spans for v in s.version if v >= 0]
+        oldest = min(versions, default=version)
+        if oldest < version - max_lag:
+            raise EngineError(
+                f"prompt {group.prompt.id!r} (serial {group.prompt.serial}) has tokens sampled by "
+                f"weights of version {oldest}; this step trains version {version} and "
+                f"rollouts.max_lag is {max_lag}: a worker did not take the last weights"
+            )
 
 
 def histogram(counts: Counter[str]) -> str:

@@ -18,7 +18,7 @@ from trainer.ops.panels import PHASES, duration
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
-    from trainer.plan import Batch, Memory, Size
+    from trainer.plan import Batch, Memory, Serving, Size
     from trainer.types import Prompt
 
 COLUMNS = ("answer", "task", "images")
@@ -26,6 +26,12 @@ COLUMNS = ("answer", "task", "images")
 
 SERVICES = ("engine",)
 """What every run gives to its rewards."""
+
+_OLD_LOGPROBS = {
+    "recompute": "a pass before the update",
+    "sampled": "the engine's: the ratio itself corrects the distance to the policy",
+    "none": "the update's own: the ratio is 1",
+}
 
 ROWS = 16
 """Training prompts that are read and rendered."""
@@ -55,7 +61,9 @@ def check_recipe(recipe: Recipe) -> Check:
         stream = recipe.prompts.stream(recipe.seed)
         prompts = [next(stream) for _ in range(ROWS)]
         check.page.append(_data(recipe, prompts))
-        check.page.append(_plan(recipe, prompts))
+        page, problems = _plan(recipe, prompts)
+        check.page.append(page)
+        check.problems += problems
     except CohortError as error:
         check.problems.append(str(error))
     except OSError as error:  # transformers reports a model it cannot find or reach like this
@@ -98,7 +106,11 @@ def _settings(recipe: Recipe) -> Table:
         grid.add_row("modifiers", ", ".join(modifier.name() for modifier in recipe.modifiers))
     if recipe.rollouts.filters:
         grid.add_row("filters", ", ".join(one.name() for one in recipe.rollouts.filters))
-    grid.add_row("passes", ", ".join(sorted(recipe.needs)) or "none besides the update's own")
+    passes = ", ".join(sorted(recipe.needs - {"sampled_logprobs"}))
+    grid.add_row("passes", passes or "none besides the update's own")
+    grid.add_row("old log-probs", _OLD_LOGPROBS[recipe.old_logprobs])
+    lag = recipe.rollouts.max_lag
+    grid.add_row("staleness", f"up to {lag} version(s)" if lag else "none: synchronous")
     return grid
 
 
@@ -117,7 +129,7 @@ def _data(recipe: Recipe, prompts: list[Prompt]) -> RenderableType:
     return Group(Text("\ndata", "bold"), grid)
 
 
-def _plan(recipe: Recipe, prompts: list[Prompt]) -> RenderableType:
+def _plan(recipe: Recipe, prompts: list[Prompt]) -> tuple[RenderableType, list[str]]:
     from trainer import plan
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -125,7 +137,8 @@ def _plan(recipe: Recipe, prompts: list[Prompt]) -> RenderableType:
     size = plan.size_of(recipe)
     lengths = plan.prompt_lengths(recipe, prompts)
     batch = plan.batch_of(recipe, lengths, world)
-    memory = plan.memory_of(recipe, size, batch, half)
+    serving = plan.serving_of(recipe, size, batch, device, _device_memory(device))
+    memory = plan.memory_of(recipe, size, batch, half, serving)
     tables: list[RenderableType] = [
         Text("\nmodel", "bold"),
         _model(recipe, size, half),
@@ -134,10 +147,60 @@ def _plan(recipe: Recipe, prompts: list[Prompt]) -> RenderableType:
         Text(f"\nmemory per device ({device})", "bold"),
         _memory(memory, size, batch, half),
     ]
+    problems = []
+    if serving is not None:
+        tables += [Text("\nvLLM", "bold"), _serving(serving)]
+        problems = _too_small(serving, max(lengths, default=0) + batch.answer_tokens)
     rate = plan.flops_rate(device, half)
     seconds = plan.phase_seconds(recipe, size, batch, rate)
     tables += [Text("\ntime", "bold"), _time(recipe, seconds, rate, device)]
-    return Group(*tables)
+    return Group(*tables), problems
+
+
+def _device_memory(device: str) -> int:
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory if device == "cuda" else 0
+
+
+def _serving(serving: Serving) -> Table:
+    grid = _grid()
+    where = "with its own memory" if serving.own_memory else "on the trainer's device"
+    grid.add_row("servers", f"{serving.servers}, each {where}")
+    grid.add_row("weights", size_text(serving.weights))
+    fit = serving.cache // serving.per_rollout
+    grid.add_row(
+        "KV cache",
+        f"{size_text(serving.cache)} each: {fit:,} rollouts of full length, "
+        f"{size_text(serving.per_rollout)} each",
+    )
+    grid.add_row(
+        "at once",
+        f"{serving.at_once:,} rollouts at most (engine.max_num_seqs, KV cache); the run has up "
+        f"to {serving.in_flight:,} in flight",
+    )
+    grid.add_row(
+        "sync",
+        f"{size_text(serving.weights)} written once a step, read by {serving.servers} server(s)",
+    )
+    return grid
+
+
+def _too_small(serving: Serving, longest: int) -> list[str]:
+    """`longest`: tokens of the longest prompt seen and a full answer."""
+    problems = []
+    if serving.cache < serving.per_rollout:
+        problems.append(
+            f"engine: a rollout of full length needs {size_text(serving.per_rollout)} of KV cache, "
+            f"vLLM has {size_text(serving.cache)}; raise engine.kv_cache_gib (CPU) or "
+            "engine.gpu_memory_utilization (GPU)"
+        )
+    if serving.longest is not None and longest > serving.longest:
+        problems.append(
+            f"engine.max_model_len: {serving.longest} tokens are fewer than a prompt of the data "
+            f"and a full answer, {longest}: answers would be cut; raise it"
+        )
+    return problems
 
 
 def _device(recipe: Recipe) -> tuple[str, bool]:

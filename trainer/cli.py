@@ -143,6 +143,17 @@ def _check(arguments: argparse.Namespace) -> int:
     return MISUSED if any(check.problems for check in checks) else 0
 
 
+def _serve(arguments: argparse.Namespace) -> int:
+    recipe = _recipes(arguments)[-1]
+    from trainer.serve import serve
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    _run(serve(recipe, host=arguments.host, port=arguments.port, say=say))
+    return 0
+
+
 def _show(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -240,6 +251,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--output", type=Path, help="also write the table as JSON")
     add_recipe("check", _check, "print the whole plan of a run, without loading weights")
+    server = add_recipe("serve", _serve, "start a recipe's vLLM servers on this node")
+    server.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 for a trainer on another node (no authentication: "
+        "only in a private network)",
+    )
+    server.add_argument("--port", type=int, default=8000, help="of the first worker; then + 1")
+    server.set_defaults(interrupted=": the workers are stopped")
     show = add("show", _show, "summarise a run folder")
     show.add_argument("run", type=Path, help="a folder such as runs/quickstart_text")
     add("schema", _schema, "print the JSON schema of a recipe, for editors")

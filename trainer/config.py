@@ -31,7 +31,8 @@ class Rollouts(Frozen):
     group_size: int = Field(8, gt=0)
     """Answers per prompt."""
     max_lag: int = Field(0, ge=0)
-    """How many versions old a rollout may be when it is trained on; 0 is synchronous."""
+    """How many versions old a token may be when it is trained on; 0 is synchronous. Above 0
+    generation goes on during the update: see `learner.old_logprobs` and the modifier `tis`."""
     sampling: Sampling = Sampling()
     filters: tuple[Filter, ...] = ()
     filters_patience: int = Field(64, gt=0)
@@ -69,9 +70,11 @@ class Learner(Frozen):
     token_budget: int = Field(16384, gt=0)
     """Packed tokens per micro-batch: memory only, never the result."""
     old_logprobs: Literal["auto", "recompute", "sampled"] = "auto"
-    """Denominator of the ratio. `sampled`: what the engine reported. `recompute`: a forward pass
-    before the update. `auto`: no pass at all where one update per batch makes the ratio 1 by
-    construction, else recompute."""
+    """Denominator of the ratio, and the policy that `tis` and `decoupled_ppo` compare with the
+    engine's. `sampled`: what the engine reported (bypass: the ratio itself corrects the distance).
+    `recompute`: a forward pass before the update. `auto`: `sampled` where rollouts may be stale
+    (`rollouts.max_lag` > 0) and nothing else corrects that; else no pass at all where one update
+    per batch makes the ratio 1 by construction; else `recompute`."""
     no_signal_steps: int = Field(20, ge=0)
     """Steps in a row without any non-zero advantage before the run stops; 0 never stops."""
 
@@ -157,6 +160,42 @@ class Recipe(Frozen):
         for modifier in self.modifiers:
             found |= modifier.needs
         return found
+
+    @property
+    def old_logprobs(self) -> Literal["recompute", "sampled", "none"]:
+        """What `learner.old_logprobs` comes to in this recipe; `none`: the training forward's own
+        log-probs stand in for them."""
+        asked, needs = self.learner.old_logprobs, self.needs
+        if asked != "auto":
+            return asked
+        if "old_logprobs" in needs:
+            return "recompute"
+        stale = self.rollouts.max_lag > 0 and self.rollouts.agent.samples
+        if stale and "sampled_logprobs" not in needs:
+            return "sampled"
+        return "recompute" if self.learner.epochs * self.learner.minibatches > 1 else "none"
+
+    @model_validator(mode="after")
+    def _corrections_have_a_gap(self) -> Recipe:
+        if "sampled_logprobs" not in self.needs:
+            return self
+        who = [p.name() for p in (self.loss, *self.modifiers) if "sampled_logprobs" in p.needs]
+        if len(who) > 1:
+            raise ValueError(
+                f"{' and '.join(who)} would each weigh by the distance between engine and policy: "
+                "keep one of them"
+            )
+        if self.learner.old_logprobs == "sampled":
+            raise ValueError(
+                f"learner.old_logprobs: with `sampled` the ratio corrects the distance between "
+                f"engine and policy, and {who[0]} would find none: use auto, or leave {who[0]} out"
+            )
+        if not self.rollouts.agent.samples:
+            raise ValueError(
+                f"{who[0]} needs the engine's log-probs, and rollouts.agent: "
+                f"{self.rollouts.agent.name()} replays answers without any: leave {who[0]} out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:

@@ -78,16 +78,17 @@ class Learner:
     def annotate(self, batch: Batch) -> Batch:
         """The batch with the log-probs that the recipe needs: in eval mode, without gradient.
         See `config.Learner.old_logprobs` for when a pass is spared."""
-        how = self.recipe.learner.old_logprobs
-        if how == "sampled":
+        if self.recipe.old_logprobs == "sampled":
             batch = batch.with_(old_logprobs=batch.sampled_logprobs)
-        elif how == "recompute" or self._updates > 1 or "old_logprobs" in self.recipe.needs:
+        elif self.recipe.old_logprobs == "recompute":
             batch = batch.with_(old_logprobs=self._logprobs(batch))
         if "ref_logprobs" in self.recipe.needs:
             if self.reference is None:
                 raise CohortError("this recipe needs ref_logprobs, but no reference model is open")
             reference = self.reference.logprobs(batch, self._temperature, self.token_budget)
             batch = batch.with_(ref_logprobs=reference)
+        for modifier in self.recipe.modifiers:
+            batch = modifier.on_batch(batch, self.distributed.all_reduce_sum)
         return batch
 
     def advantage(self, batch: Batch) -> Batch:
@@ -151,10 +152,6 @@ class Learner:
         """Undoes `state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
         self._skipped_in_a_row = state["skipped_in_a_row"]
-
-    @property
-    def _updates(self) -> int:
-        return self.recipe.learner.epochs * self.recipe.learner.minibatches
 
     def _set_rate(self, step: int) -> float:
         settings = self.recipe.learner
@@ -292,7 +289,8 @@ class Learner:
         evaluation = self.policy.evaluate(part, entropy=True, temperature=self._temperature)
         per_action, metrics = self.recipe.loss(evaluation, part)
         tally.sum("surrogate", masked_sum(per_action.detach(), share))
-        for modifier in self.recipe.modifiers:
+        # Weights first: they are meant for the loss, not for what other modifiers add to it.
+        for modifier in sorted(self.recipe.modifiers, key=lambda one: not one.scales_loss):
             per_action, more = modifier.on_loss(per_action, evaluation, part)
             metrics = metrics | more
         loss = masked_sum(per_action, share)

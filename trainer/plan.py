@@ -69,6 +69,27 @@ class Batch:
     """Per process, update and pass, at the token budget."""
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What vLLM can hold, from its settings. Bytes are per server."""
+
+    servers: int
+    """Of the whole run; in process: one for each trainer process."""
+    own_memory: bool
+    """False: it lives on the trainer's device."""
+    weights: int
+    cache: int
+    """Keys and values; on a GPU what is left of vLLM's share after the weights, so at most."""
+    per_rollout: int
+    """Keys and values of an answer of full length, with its part of the group's prompt."""
+    at_once: int
+    """Most rollouts that are decoded at the same time, by all servers."""
+    in_flight: int
+    """Rollouts the run asks for at the same time: (max_lag + 1) steps."""
+    longest: int | None
+    """Most tokens of a prompt and its answer; None: the model's own limit."""
+
+
 def size_of(recipe: Recipe) -> Size:
     """Builds the model on the meta device: shapes without storage."""
     import transformers
@@ -130,7 +151,9 @@ def batch_of(recipe: Recipe, prompt_tokens: Sequence[int], world: int) -> Batch:
     )
 
 
-def memory_of(recipe: Recipe, size: Size, batch: Batch, half: bool) -> Memory:
+def memory_of(
+    recipe: Recipe, size: Size, batch: Batch, half: bool, serving: Serving | None = None
+) -> Memory:
     """`half`: the policy computes in bfloat16. Weights and optimiser state stay float32 then."""
     number = 2 if half else 4
     lora = recipe.policy.lora is not None
@@ -140,15 +163,54 @@ def memory_of(recipe: Recipe, size: Size, batch: Batch, half: bool) -> Memory:
     kept = size.layers + 17 if recipe.policy.gradient_checkpointing else 17 * size.layers
     head = 3 * 4 * min(recipe.policy.head_chunk, tokens) * size.vocabulary
     live = -(-batch.rollouts // batch.world) * (batch.prompt_tokens + batch.answer_tokens)
-    samples = recipe.rollouts.agent.samples
+    engine = cache = 0
+    if serving is not None:
+        engine, cache = (0, 0) if serving.own_memory else (serving.weights, serving.cache)
+    elif recipe.rollouts.agent.samples:
+        engine, cache = number * size.parameters, round(number * size.cache_per_token * live)
     return Memory(
         weights=4 * (size.parameters + (size.trainable if lora else 0)),
         gradients=4 * size.trainable,
         optimiser=8 * size.trainable,
         reference=0 if lora or "ref_logprobs" not in recipe.needs else 4 * size.parameters,
-        engine=number * size.parameters if samples else 0,
-        cache=round(number * size.cache_per_token * live) if samples else 0,
+        engine=engine,
+        cache=cache,
         activations=number * kept * size.hidden * tokens + head,
+    )
+
+
+def serving_of(
+    recipe: Recipe, size: Size, batch: Batch, device: str, memory: int
+) -> Serving | None:
+    """None for an engine other than vLLM. `memory`: bytes of one GPU, unused on a CPU."""
+    from trainer.engines.vllm_server import VllmServer
+    from trainer.ops.vllm_arguments import VllmArguments
+
+    engine, rollouts = recipe.engine, recipe.rollouts
+    if not isinstance(engine, VllmArguments) or not rollouts.agent.samples:
+        return None
+    number = 4 if engine.precision_on(device) == "float32" else 2
+    weights = number * size.parameters
+    width = engine.tensor_parallel_size
+    cache = round(engine.kv_cache_gib * GIB)
+    if device != "cpu":
+        cache = max(0, round(engine.gpu_memory_utilization * memory * width) - weights)
+    prompt = batch.prompt_tokens
+    if engine.enable_prefix_caching:
+        prompt /= rollouts.group_size
+    per_rollout = max(1, round(number * size.cache_per_token * (prompt + batch.answer_tokens)))
+    servers, own = batch.world, False
+    if isinstance(engine, VllmServer):
+        servers, own = len(engine.urls) or engine.workers * batch.world, True
+    return Serving(
+        servers=servers,
+        own_memory=own,
+        weights=weights,
+        cache=cache,
+        per_rollout=per_rollout,
+        at_once=servers * min(engine.max_num_seqs, cache // per_rollout),
+        in_flight=(rollouts.max_lag + 1) * batch.rollouts,
+        longest=engine.max_model_len,
     )
 
 
@@ -184,10 +246,7 @@ def phase_seconds(recipe: Recipe, size: Size, batch: Batch, rate: float) -> dict
     prompts = batch.groups * batch.prompt_tokens
     once = 2 * size.matmul / rate / batch.world
     learner = recipe.learner
-    extra_passes = ("ref_logprobs" in recipe.needs) + (
-        learner.old_logprobs == "recompute"
-        or (learner.old_logprobs == "auto" and batch.updates > 1)
-    )
+    extra_passes = ("ref_logprobs" in recipe.needs) + (recipe.old_logprobs == "recompute")
     backward = 4 if recipe.policy.gradient_checkpointing else 3
     return {
         "generate": once * (answers + prompts) if recipe.rollouts.agent.samples else 0.0,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer.buffer import Buffer
+from trainer.buffer import Buffer, check_lag
 from trainer.checkpoint import Checkpoints, seed_everything
 from trainer.clock import Clock
 from trainer.context import Context
@@ -161,14 +161,19 @@ class Run:
                 return prompt
 
     async def take(self) -> list[Group]:
-        """The groups of this step that belong to this process, by serial."""
-        return await self.buffer.take()
+        """The groups of this step that belong to this process, by serial. Raises `EngineError` for
+        a token that is older than `rollouts.max_lag` allows."""
+        groups = await self.buffer.take()
+        if self.recipe.rollouts.agent.samples:
+            check_lag(groups, self.step, self.recipe.rollouts.max_lag)
+        return groups
 
     async def annotate(self, batch: Batch) -> Batch:
-        """Fills what plug-ins need (old and reference log-probs), then the advantages."""
+        """Fills what plug-ins need (old and reference log-probs), then the advantages; off the
+        event loop, which must not stand still while processes wait for each other."""
         with self.clock.main("logprob"):
             batch = await asyncio.to_thread(self.learner.annotate, batch)
-            return self.learner.advantage(batch)
+            return await asyncio.to_thread(self.learner.advantage, batch)
 
     async def update(self, batch: Batch) -> dict[str, float]:
         """The optimiser's update, off the event loop, so that rollouts go on beside it."""

@@ -60,6 +60,7 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
         "rollout/truncated": _share(r.status is Status.TRUNCATED for r in rollouts),
         "rollout/unscored": 1 - len(scored) / len(rollouts),
         "rollout/lag_max": max(lags, default=0),
+        "rollout/lag_mean": fmean(lags) if lags else 0.0,
         "group/zero_variance": _share(_one_value(group) for group in groups),
         "group/dropped": len(step.dropped),
     }

@@ -8,7 +8,15 @@ import pytest
 from rich.console import Console
 
 from trainer.check import check_recipe, count, missing_needs, size_text
-from trainer.plan import batch_of, flops_rate, memory_of, phase_seconds, size_of, sync_bytes
+from trainer.plan import (
+    batch_of,
+    flops_rate,
+    memory_of,
+    phase_seconds,
+    serving_of,
+    size_of,
+    sync_bytes,
+)
 from trainer.yaml import load_recipe
 
 ROUTE = "reward={type: route, tasks: {sums: text/exact}}"
@@ -184,3 +192,66 @@ def test_a_need_of_one_of_several_columns(recipe):
     (line,) = missing_needs(recipe(rows, "reward={type: vision/iou}"))
     assert line.startswith("reward: vision/iou needs the column 'answer' or 'meta.box'; files has:")
     assert missing_needs(recipe(rows, "reward={type: vision/count}")) == []
+
+
+SERVER = "engine={type: vllm_server, workers: 2, kv_cache_gib: 0.001, max_num_seqs: 100}"
+
+
+def test_vllm_servers_have_a_cache_and_a_limit(recipe):
+    one = recipe(SERVER, "rollouts.max_lag=2")
+    size, batch = size_of(one), batch_of(recipe(), [6, 12], world=1)
+    serving = serving_of(one, size, batch, "cpu", 0)
+    assert (serving.servers, serving.own_memory) == (2, True)
+    assert serving.weights == 4 * size.parameters
+    assert serving.cache == round(0.001 * 2**30)
+    assert serving.per_rollout == 4 * size.cache_per_token * (9 / 3 + 10)  # a third of the prompt
+    assert serving.cache // serving.per_rollout > 100
+    assert serving.at_once == 2 * 100
+    crowded = recipe(SERVER, "engine.max_num_seqs=1000")
+    fit = serving.cache // serving.per_rollout
+    assert serving_of(crowded, size, batch, "cpu", 0).at_once == 2 * fit
+    assert serving.in_flight == 3 * 12
+    memory = memory_of(one, size, batch, False, serving)
+    assert memory.engine == memory.cache == 0
+    whole = recipe(SERVER, "engine.enable_prefix_caching=false")
+    each = serving_of(whole, size, batch, "cpu", 0).per_rollout
+    assert each == 4 * size.cache_per_token * (9 + 10)
+    two = batch_of(recipe(), [6], world=2)
+    assert serving_of(one, size, two, "cpu", 0).servers == 4
+    assert serving_of(recipe(), size, batch, "cpu", 0) is None
+
+
+def test_vllm_in_process_takes_its_share_of_the_device(recipe):
+    one = recipe("engine={type: vllm, gpu_memory_utilization: 0.3, dtype: bfloat16}")
+    size, batch = size_of(one), batch_of(recipe(), [6], world=1)
+    serving = serving_of(one, size, batch, "cuda", 10**9)
+    assert not serving.own_memory
+    assert serving.cache == 3 * 10**8 - 2 * size.parameters
+    memory = memory_of(one, size, batch, True, serving)
+    assert memory.engine + memory.cache == 3 * 10**8
+
+
+def test_check_shows_the_servers_and_refuses_what_cannot_fit(recipe):
+    found = check_recipe(recipe(SERVER, "engine.kv_cache_gib=1.0"))
+    assert not found.problems
+    shown = page(found)
+    assert "200 rollouts at most" in shown
+    assert "read by 2 server(s)" in shown
+    (problem,) = check_recipe(recipe(SERVER, "engine.kv_cache_gib=1.0e-7")).problems
+    assert "raise engine.kv_cache_gib" in problem
+    (problem,) = check_recipe(recipe(SERVER, "engine.max_model_len=12")).problems
+    assert "12 tokens are fewer than" in problem
+
+
+@pytest.mark.parametrize(
+    ("overrides", "old", "staleness"),
+    [
+        ([], "the ratio is 1", "none: synchronous"),
+        (["rollouts.max_lag=1"], "the ratio itself corrects", "up to 1 version"),
+        (["learner.minibatches=2"], "a pass before the update", "none: synchronous"),
+    ],
+)
+def test_check_says_how_stale_rollouts_may_be(recipe, overrides, old, staleness):
+    shown = page(check_recipe(recipe(*overrides)))
+    assert old in shown
+    assert staleness in shown

@@ -55,7 +55,7 @@ def test_every_command_is_listed(capsys):
         cli.main(["--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for name in ("train", "eval", "check", "show", "schema", "score", "doctor"):
+    for name in ("train", "eval", "check", "serve", "show", "schema", "score", "doctor"):
         assert f"\n    {name} " in shown
 
 

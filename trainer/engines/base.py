@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from trainer.errors import EngineError
 from trainer.plugin import Frozen, Plugin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.context import Context
+    from trainer.ops.transfer_client import TransferClient
 
 
 class Sampling(Frozen):
@@ -90,6 +92,20 @@ class Engine(Plugin):
     async def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Takes a full set of named weights (transformers' names); later tokens carry `version`."""
         raise NotImplementedError
+
+    async def load_through(
+        self, native: str, send: Callable[[TransferClient], None], version: int
+    ) -> None:
+        """As `load`, by a sender that moves the bytes itself (`native`: nccl, ipc); `send` is
+        called in a thread. Raises EngineError where there are no servers to send to."""
+        raise EngineError(
+            f"engine {self.name()} takes weights from its own process: set weights: in_process"
+        )
+
+    async def sketches(self, names: list[str]) -> dict[str, list[float]]:
+        """`ops.sketches.sketch` of the named weights as the engine computes with them, to find the
+        one that is wrong; {} where an engine cannot tell."""
+        return {}
 
     async def sleep(self) -> None:
         """Gives accelerator memory back until `wake`; engines without this do nothing."""

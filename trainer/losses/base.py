@@ -30,7 +30,8 @@ class Loss(Plugin):
 
     family: ClassVar[str] = "trainer.losses"
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of {"old_logprobs", "ref_logprobs", "entropy", "values"}."""
+    """Of {"old_logprobs", "ref_logprobs", "entropy", "values", "sampled_logprobs"}. The last one
+    says: this plug-in itself corrects the distance between engine and policy."""
     zero_advantage_is_zero_gradient: ClassVar[bool] = False
     """True lets the learner skip rows whose advantages are all 0: exact, and much faster late in
     training."""

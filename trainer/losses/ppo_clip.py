@@ -33,22 +33,14 @@ class PpoClip(Loss):
     """Bound of |log rho| before exp, so that no ratio overflows."""
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        import torch
+        from trainer.ops.surrogate import clipped_surrogate
 
-        logprobs, advantages = evaluation.logprobs, batch.advantages
+        logprobs = evaluation.logprobs
         old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
-        log_ratio = (logprobs - old).clamp(-self.log_ratio_clamp, self.log_ratio_clamp)
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
-        per_action = torch.maximum(-advantages * ratio, -advantages * clipped)
-        if self.dual_clip is not None:
-            bound = -advantages * self.dual_clip
-            per_action = torch.where(advantages < 0, per_action.minimum(bound), per_action)
-        with torch.no_grad():
-            metrics = {
-                "ratio": ratio.detach(),
-                "clip_low": ((ratio < 1 - self.clip_low) & (advantages < 0)).float(),
-                "clip_high": ((ratio > 1 + self.clip_high) & (advantages > 0)).float(),
-                "approx_kl": ratio - 1 - log_ratio,
-            }
-        return per_action, metrics
+        return clipped_surrogate(
+            (logprobs - old).clamp(-self.log_ratio_clamp, self.log_ratio_clamp),
+            batch.advantages,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            dual_clip=self.dual_clip,
+        )

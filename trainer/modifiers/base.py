@@ -1,4 +1,4 @@
-"""Contract of `modifiers:`: what is added to rewards or to a loss (KL, entropy, TIS, masks)."""
+"""Contract of `modifiers:`: what changes rewards or a loss (KL, entropy, TIS, masks)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ from typing import TYPE_CHECKING, ClassVar
 from trainer.plugin import Plugin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from trainer.types import Batch, Evaluation
 
 
 class Modifier(Plugin):
-    """Both hooks do nothing by default; a modifier overrides the one it needs."""
+    """The hooks do nothing by default; a modifier overrides those it needs."""
 
     family: ClassVar[str] = "trainer.modifiers"
     needs: ClassVar[frozenset[str]] = frozenset()
     """As `Loss.needs`; may be a property where it depends on the fields."""
+    scales_loss: ClassVar[bool] = False
+    """True if `on_loss` multiplies by weights. The learner calls these modifiers first, whatever
+    the recipe's order, so that no term which another one adds (KL, entropy) is ever weighed."""
 
     @property
     def changes_loss(self) -> bool:
-        """False if `on_loss` is never used, so zero-advantage rows may still be skipped."""
+        """False if `on_loss` gives no gradient to a row that has none, so that zero-advantage rows
+        may still be skipped."""
         return True
+
+    def on_batch(self, batch: Batch, all_reduce: Callable[[Tensor], Tensor]) -> Batch:
+        """Once a step, on this process's whole batch, with the log-probs that the recipe needs:
+        for statistics that no micro-batch can see. Results go to `batch.extra`. `all_reduce` adds
+        a tensor up over processes; all of them must call it equally often."""
+        return batch
 
     def on_rewards(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
         """Before advantages; returns the batch and numbers to log."""

@@ -51,12 +51,27 @@ class Publisher(Plugin):
         gap = max(gaps, default=0.0, key=lambda gap: (math.isnan(gap), gap))
         limit = self.tolerance or max(_TOLERANCE[policy.precision], _TOLERANCE[engine.precision])
         if not gap <= limit:
+            suspect = await self._suspect(policy, engine)
             raise StaleWeights(
                 f"after the sync of version {version} the engine's log-probs differ from the "
                 f"policy's by {gap:.3g} nats on the probe (allowed: {limit:.3g}): it serves other "
-                "weights, or computes in another precision (then set weights.tolerance)"
+                f"weights, or computes in another precision (then set weights.tolerance). {suspect}"
             )
         return gap
+
+    async def _suspect(self, policy: Policy, engine: Engine) -> str:
+        """Says which weight the engine has wrong, as far as it can be read back."""
+        from trainer.ops.sketches import most_different
+
+        names = [name for name, _ in policy.weights()]
+        theirs = await engine.sketches(names)
+        worst = await asyncio.to_thread(most_different, policy.weights(), theirs)
+        if worst is None:
+            return "The engine cannot say which weight it is"
+        name, difference = worst
+        if difference < 1e-2:
+            return f"All {len(theirs)} weights that could be read back are the policy's"
+        return f"The weight that differs most is {name} (by {difference:.0%} of its size)"
 
 
 def probe_rows(prompt: Rendered, vocabulary: int, banned: Iterable[int], n: int = 24) -> list[Row]:

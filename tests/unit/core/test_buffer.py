@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from trainer.buffer import Buffer
-from trainer.errors import NothingPasses
+from trainer.buffer import Buffer, check_lag
+from trainer.errors import EngineError, NothingPasses
 
 
 async def _fill(buffer, groups):
@@ -107,5 +107,16 @@ async def test_state_keeps_dropped_groups_that_no_step_has_reported(make_group):
     buffer.start(group.prompt)
     await buffer.drop(group, "overlong")
     restored = Buffer(1, max_lag=1, patience=9)
-    restored.load_state_dict(buffer.state_dict())
+    assert restored.load_state_dict(buffer.state_dict()) == []
     assert [g.prompt.serial for g in restored.drain_dropped()] == [4]
+
+
+def test_an_engine_that_serves_older_weights_is_found_out(make_group):
+    group = make_group(serial=7, version=3)
+    check_lag([group], version=5, max_lag=2)
+    check_lag([make_group(version=-1)], version=5, max_lag=0)  # an engine that cannot tell
+    with pytest.raises(EngineError, match=r"serial 7.*version 3; this step trains version 5"):
+        check_lag([group], version=5, max_lag=1)
+    group.rollouts[0].spans[1].version[:] = [5, 5]  # one stale token is enough
+    with pytest.raises(EngineError, match="max_lag is 1"):
+        check_lag([group], version=5, max_lag=1)

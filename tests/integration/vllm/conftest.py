@@ -1,0 +1,96 @@
+"""One vLLM server and one in-process vLLM for the whole session, each with a policy to follow."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import torch
+
+from trainer.context import Context
+from trainer.engines.base import Engine
+from trainer.engines.vllm import Vllm
+from trainer.engines.vllm_server import VllmServer
+from trainer.models.pretrained import Pretrained
+from trainer.policies.base import Policy
+from trainer.policies.causal_lm import CausalLM
+from trainer.weights.base import probe_rows
+from trainer.weights.in_process import InProcess
+
+MODEL = Path(__file__).parents[3] / "configs/model/tiny_text"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = importlib.util.find_spec("vllm") is None
+    skip = pytest.mark.skip(reason="vLLM is not installed: scripts/setup.sh dev vllm")
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            if missing:
+                item.add_marker(skip)
+
+
+@dataclass
+class Pair:
+    """A policy, and an engine that follows it."""
+
+    context: Context
+    policy: Policy
+    engine: Any
+    probe: list[tuple[list[int], dict[str, Any]]]
+    version: int = 0
+
+    async def publish(self) -> float:
+        """Syncs the policy as the next version; returns the gap on the probe."""
+        self.version += 1
+        report = await InProcess().publish(self.policy, self.engine, self.version, self.probe)
+        return report["sync/probe_gap"]
+
+    def change(self, size: float = 0.05) -> None:
+        """Moves every weight of the policy."""
+        with torch.no_grad():
+            for parameter in self.policy.backbone.parameters():
+                parameter.add_(size * torch.randn_like(parameter))
+
+    @property
+    def prompt(self) -> list[int]:
+        return self.context.renderer.render([{"role": "user", "content": "1+2+3="}]).tokens
+
+
+@asynccontextmanager
+async def pair_of(engine: Engine, folder: Path) -> AsyncIterator[Pair]:
+    model = Pretrained(path=str(MODEL))
+    renderer = model.renderer()
+    context = Context(folder, 0, 10, "cpu", 0, 1, model, renderer)
+    policy = CausalLM()
+    async with policy.open(context), engine.open(context):
+        rendered = renderer.render([{"role": "user", "content": "4+5+6="}])
+        probe = probe_rows(rendered, policy.vocabulary, renderer.banned_ids)
+        yield Pair(context, policy, engine, probe)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    """One server of our own."""
+    engine = VllmServer(workers=1, max_model_len=256, health_every=1, health_deadline=10)
+    async with pair_of(engine, tmp_path_factory.mktemp("served")) as pair:
+        yield pair
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    """vLLM in this process."""
+    async with pair_of(Vllm(max_model_len=256), tmp_path_factory.mktemp("local")) as pair:
+        yield pair
+
+
+@pytest.fixture(params=["vllm", "vllm_server"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return request.getfixturevalue("local" if request.param == "vllm" else "served")

@@ -1,0 +1,277 @@
+"""Servers that die, hang and lie. The servers are real processes that speak HTTP; what they do
+with the next request stands in a file that the test writes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from trainer.errors import EngineError
+from trainer.ops.fleet import Deadlines, Fleet, Member, MemberFault
+from trainer.ops.server_process import ServerProcess, free_port
+
+SERVER = """
+import json, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+port, orders = int(sys.argv[1]), Path(sys.argv[2])
+if orders.read_text() == "refuse to start":
+    raise SystemExit(open("/there/is/no/such/file"))
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def reply(self, text, code=200):
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+    def do_GET(self):
+        self.reply("{}")
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        order = orders.read_text()
+        if order == "hang" or (order == "hang on work" and self.path == "/work"):
+            time.sleep(3600)
+        if order == "slow":
+            time.sleep(0.3)
+        if order == "lie" and self.path == "/work":
+            return self.reply("{}")
+        if order == "babble" and self.path == "/work":
+            return self.reply("<html>")
+        if order == "fail" and self.path == "/work":
+            return self.reply("out of memory", 500)
+        if body["value"] < 0:
+            return self.reply("negative", 400)
+        self.reply(json.dumps({"double": 2 * body["value"], "port": port}))
+    def log_message(self, *args):
+        pass
+ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def read(answer: Any) -> int:
+    if "double" not in answer:
+        raise MemberFault(f"nonsense: {answer}")
+    return answer["double"]
+
+
+class Farm:
+    """A fleet of such servers."""
+
+    def __init__(self, folder: Path, size: int, **settings: Any):
+        script = folder / "server.py"
+        script.write_text(SERVER)
+        self.orders = [folder / f"orders-{i}" for i in range(size)]
+        self.prepared: list[str] = []
+        self.late = False
+        members = []
+        for i, orders in enumerate(self.orders):
+            orders.write_text("work")
+            port = free_port()
+            command = [sys.executable, str(script), str(port), str(orders)]
+            process = ServerProcess(command, {}, folder / f"server-{i}.log")
+            url = f"http://127.0.0.1:{port}"
+            members.append(Member(f"server {i}", url, process, httpx.AsyncClient(base_url=url)))
+            members[-1].client.timeout = None
+        deadlines = Deadlines(start=10, request=settings.pop("request", 10), control=5, health=0.5)
+        self.fleet = Fleet(
+            members,
+            deadlines,
+            **{"retries": 3, "restarts": 2, "health_every": 0.2} | settings,
+            prepare=self.prepare,
+            alive=self.alive,
+            log=folder / "events.log",
+        )
+
+    async def prepare(self, member: Member) -> bool:
+        self.prepared.append(member.name)
+        return not self.late
+
+    async def alive(self, member: Member) -> None:
+        read(await member.control("/health", {"value": 1}, deadline=self.fleet.deadlines.health))
+
+    async def work(self, n: int) -> list[int]:
+        calls = (self.fleet.call("/work", {"value": i}, read) for i in range(n))
+        return list(await asyncio.gather(*calls))
+
+    def order(self, index: int, order: str) -> None:
+        self.orders[index].write_text(order)
+
+    def pid(self, index: int) -> int:
+        """Of the server itself, below its guard."""
+        process = self.fleet.members[index].process
+        return psutil.Process(process.pid).children()[0].pid
+
+    async def all_back(self) -> None:
+        async with asyncio.timeout(10):
+            while len(self.fleet.ready) < len(self.fleet.members):
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def start(size: int = 2, **settings: Any) -> AsyncIterator[Farm]:
+        made = Farm(tmp_path, size, **settings)
+        async with made.fleet.open():
+            yield made
+
+    return start
+
+
+DOUBLES = [2 * i for i in range(20)]
+
+
+async def test_work_is_shared_out(farm):
+    async with farm() as it:
+        it.order(0, "slow")
+        it.order(1, "slow")
+        assert await it.work(20) == DOUBLES
+        assert [member.served for member in it.fleet.members] == [10, 10]
+        assert it.prepared == ["server 0", "server 1"] or it.prepared == ["server 1", "server 0"]
+
+
+async def test_killed_in_the_middle_nothing_is_lost_and_it_comes_back(farm):
+    async with farm() as it:
+        it.order(0, "hang on work")
+        task = asyncio.create_task(it.work(20))
+        await asyncio.sleep(0.2)
+        it.order(0, "work")
+        os.kill(it.pid(0), signal.SIGKILL)
+        assert await task == DOUBLES
+        await it.all_back()
+        assert it.prepared.count("server 0") == 2
+        assert "ended with signal SIGKILL" in it.fleet.members[0].reason
+
+
+@pytest.mark.parametrize("order", ["lie", "babble", "fail"])
+async def test_nonsense_is_asked_again_elsewhere(farm, order):
+    async with farm() as it:
+        it.order(1, order)
+        assert await it.work(20) == DOUBLES
+        assert it.fleet.faults[0].startswith("server 1: ")
+        it.order(1, "work")
+        await it.all_back()
+        assert await it.work(20) == DOUBLES
+
+
+async def test_one_that_hangs_is_found_by_its_health(farm):
+    async with farm() as it:
+        it.order(0, "hang")
+        task = asyncio.create_task(it.work(20))
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        async with asyncio.timeout(5):
+            while not it.fleet.faults:
+                await asyncio.sleep(0.02)
+            it.order(0, "work")
+            assert await task == DOUBLES
+        assert it.fleet.faults[0] == "server 0: health: /health: no answer within 0.5 s"
+        await it.all_back()
+
+
+async def test_a_request_that_is_refused_harms_no_server(farm):
+    async with farm() as it:
+        with pytest.raises(EngineError, match="refuses /work: negative"):
+            await it.fleet.call("/work", {"value": -1}, read)
+        assert len(it.fleet.ready) == 2
+        assert not it.fleet.faults
+
+
+async def test_a_request_that_always_fails_ends_the_run(farm):
+    async with farm(retries=2) as it:
+        for index in range(2):
+            it.order(index, "fail")
+        with pytest.raises(EngineError, match=r"failed 3 times: server \d: /work: 500 out of mem"):
+            await it.work(1)
+
+
+async def test_no_server_left(farm):
+    async with farm(1, retries=9) as it:
+        it.order(0, "refuse to start")
+        os.kill(it.pid(0), signal.SIGKILL)
+        with pytest.raises(EngineError, match=r"(?s)no vLLM server is left: .*No such file"):
+            await it.work(1)
+
+
+async def test_a_start_that_fails_shows_the_servers_own_words(tmp_path):
+    it = Farm(tmp_path, 1)
+    it.order(0, "refuse to start")
+    with pytest.raises(EngineError, match=r"(?s)server 0 did not start.*Traceback.*No such file"):
+        async with it.fleet.open():
+            pass
+
+
+async def test_while_alone_no_request_starts(farm):
+    async with farm() as it:
+        async with it.fleet.alone() as members:
+            assert len(members) == 2
+            task = asyncio.create_task(it.work(4))
+            await asyncio.sleep(0.1)
+            assert sum(member.served for member in members) == 0
+        assert await task == DOUBLES[:4]
+
+
+async def test_a_server_that_comes_back_may_have_to_wait_for_the_next_sync(farm):
+    async with farm() as it:
+        it.late = True
+        os.kill(it.pid(0), signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while not it.fleet.members[0].standby:
+                await asyncio.sleep(0.02)
+        served = it.fleet.members[0].served
+        assert await it.work(6) == DOUBLES[:6]
+        assert it.fleet.members[0].served == served
+        async with it.fleet.alone() as members:
+            assert len(members) == 2
+        assert len(it.fleet.ready) == 2
+
+
+async def test_a_cancelled_caller_takes_no_server_with_it(farm):
+    async with farm() as it:
+        it.order(0, "slow")
+        it.order(1, "slow")
+        task = asyncio.create_task(it.work(4))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not it.fleet.faults
+        assert not any(member.calls for member in it.fleet.members)
+
+
+async def test_servers_end_with_the_fleet_and_with_the_trainer(farm, tmp_path):
+    async with farm() as it:
+        pids = [it.pid(0), it.pid(1)]
+    assert not any(map(psutil.pid_exists, pids))
+    code = (
+        "import asyncio, sys, pathlib\n"
+        "from trainer.ops.server_process import ServerProcess\n"
+        "async def main():\n"
+        "    p = ServerProcess(['sleep', '600'], {}, pathlib.Path(sys.argv[1]))\n"
+        "    await p.start(); print(p.pid, flush=True); await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    trainer = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, str(tmp_path / "log")), stdout=asyncio.subprocess.PIPE
+    )
+    guard = psutil.Process(int(await trainer.stdout.readline()))
+    while not guard.children():
+        await asyncio.sleep(0.02)
+    sleeper = guard.children()[0]
+    trainer.kill()
+    await trainer.wait()
+    until = time.monotonic() + 5
+    while sleeper.is_running() and sleeper.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "the server outlived its trainer"
+        await asyncio.sleep(0.02)

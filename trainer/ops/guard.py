@@ -1,0 +1,39 @@
+"""Runs a command and ends it, with all it started, when whoever asked for it is gone:
+`python -m trainer.ops.guard COMMAND...` with a pipe as standard input.
+
+The caller keeps the other end of the pipe; it closes however the caller dies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+
+def main() -> int:
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+
+    def wait_for_the_caller() -> None:
+        while os.read(0, 1):
+            pass
+        os.killpg(0, signal.SIGKILL)  # this process too
+
+    threading.Thread(target=wait_for_the_caller, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = child.wait()
+    sys.stderr.write(f"\nended with {_meaning(code)}\n")
+    sys.stderr.flush()
+    os.killpg(0, signal.SIGKILL)  # helpers the command left behind
+    return code
+
+
+def _meaning(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

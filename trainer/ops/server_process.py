@@ -1,0 +1,86 @@
+"""A server as a child process, with a log file, that cannot outlive us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+_LAST_LINES = 40
+_POLITE_SECONDS = 10.0
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+class ServerProcess:
+    """Started in a process group of its own; all of the group ends with it."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path):
+        self.command, self.environment, self.log = command, environment, log
+        self._process: asyncio.subprocess.Process | None = None
+        self._from = 0
+
+    async def start(self) -> None:
+        """Appends to `log`. The process may be started again after it ended."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as out:
+            self._from = out.tell()
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "trainer.ops.guard", *self.command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=out,
+                stderr=asyncio.subprocess.STDOUT,
+                env=os.environ | self.environment,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the process group."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def wait(self) -> None:
+        """Returns when it ended."""
+        if self._process is not None:
+            await self._process.wait()
+
+    async def kill(self) -> None:
+        """Ends the whole group at once."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+
+    async def stop(self) -> None:
+        """Asks politely, then as `kill`."""
+        if self.running:
+            assert self._process is not None
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _POLITE_SECONDS)
+        await self.kill()
+
+    def last_words(self) -> str:
+        """The last traceback of this start, or the last lines of its log."""
+        with self.log.open("rb") as log:
+            log.seek(self._from)
+            lines = log.read().decode("utf-8", errors="replace").splitlines()
+        starts = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+        # The first traceback is the cause; those after it are of processes that lost a neighbour.
+        shown = lines[starts[0] :][:_LAST_LINES] if starts else lines[-_LAST_LINES:]
+        return "\n".join(shown)
