@@ -106,7 +106,6 @@ class Buffer:
             "ready": [entry.group for entry in entries if entry.group is not None],
             "dropped": list(self.dropped),
             "in_flight": [entry.prompt for entry in entries if entry.group is None],
-            "dropped": list(self.dropped),
             "reasons": dict(self.reasons),
             "dropped_in_a_row": self._dropped_in_a_row,
         }
