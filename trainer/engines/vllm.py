@@ -7,6 +7,7 @@ are being written go on with the new weights, and their tokens carry the version
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PrivateAttr
 
 from trainer.engines.base import Completion, Engine, Request, Sampling
-from trainer.errors import EngineError
+from trainer.errors import EngineError, MissingService
 from trainer.ops.vllm_arguments import VllmArguments, model_folder, sampling_arguments
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class Vllm(VllmArguments, Engine):
         from trainer.vllm_adapter.local import LocalEngine
 
         vision = context.renderer.image_processor is not None
+        if vision and importlib.util.find_spec("torchvision") is None:
+            raise MissingService(
+                "vLLM in the trainer's process reads images only where torchvision is installed; "
+                "engine: {type: vllm_server, workers: 1} does without"
+            )
         arguments = self.vllm_arguments(context.device, vision=vision, seed=context.seed)
         try:
             return LocalEngine(

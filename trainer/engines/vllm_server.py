@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from trainer.context import Context
     from trainer.renderer import Renderer
+    from trainer.vllm_adapter.images import Packer
 
     Row = tuple[list[int], dict[str, Any]]
 
@@ -53,6 +54,7 @@ class _Live:
     fleet: Fleet
     renderer: Renderer
     precision: str
+    config: Any
     vocabulary: int
     max_length: int
     files: Path
@@ -60,6 +62,8 @@ class _Live:
     version: int | None = None
     """None before the first sync."""
     paths: list[Path] = field(default_factory=list)
+    packer: Packer | None = None
+    """Of images; needs vLLM here too."""
     number: count[int] = field(default_factory=count)
     """Of loads: one version may be sent twice."""
     proof: tuple[list[Row], list[list[float]]] | None = None
@@ -111,9 +115,10 @@ class VllmServer(VllmArguments, Engine):
                 tempfile.TemporaryDirectory(prefix="cohort-weights-", dir=folder)
             )
             model = stack.enter_context(model_folder(context.model))
-            config = context.model.config().get_text_config()
+            config = context.model.config()
+            text = config.get_text_config()
             fleet = Fleet(
-                self._members(context, model),
+                self._members(context, model, Path(files)),
                 Deadlines(
                     start=self.start_deadline,
                     request=self.request_deadline,
@@ -131,8 +136,9 @@ class VllmServer(VllmArguments, Engine):
                 fleet,
                 context.renderer,
                 self.precision_on(context.device),
-                config.vocab_size,
-                self.max_model_len or config.max_position_embeddings,
+                config,
+                text.vocab_size,
+                self.max_model_len or text.max_position_embeddings,
                 Path(files),
             )
             try:
@@ -141,7 +147,7 @@ class VllmServer(VllmArguments, Engine):
             finally:
                 self._live = None
 
-    def _members(self, context: Context, model: Path) -> list[Member]:
+    def _members(self, context: Context, model: Path, files: Path) -> list[Member]:
         import httpx
 
         def member(name: str, url: str, process: ServerProcess | None) -> Member:
@@ -172,6 +178,7 @@ class VllmServer(VllmArguments, Engine):
                     context.device, gpus=self.gpus[number * width : (number + 1) * width]
                 ),
                 context.folder / "vllm" / f"server-{number}.log",
+                remove=(model, files),
             )
             found.append(member(f"vLLM server {number}", f"http://127.0.0.1:{port}", process))
         return found
@@ -222,7 +229,12 @@ class VllmServer(VllmArguments, Engine):
     ) -> dict[str, Any]:
         body: dict[str, Any] = {"token_ids": tokens, "sampling_params": sampling}
         if inputs:
-            raise EngineError("images are not sent to vLLM servers yet; use engine: vllm or hf")
+            live = self._opened
+            if live.packer is None:
+                from trainer.vllm_adapter.images import Packer
+
+                live.packer = Packer(live.config)
+            body["features"] = live.packer.features(tokens, inputs)
         return body
 
     async def logprobs(self, rows: list[Row]) -> list[list[float]]:

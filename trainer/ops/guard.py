@@ -1,12 +1,14 @@
 """Runs a command and ends it, with all it started, when whoever asked for it is gone:
-`python -m trainer.ops.guard COMMAND...` with a pipe as standard input.
+`python -m trainer.ops.guard FOLDERS COMMAND...` with a pipe as standard input.
 
-The caller keeps the other end of the pipe; it closes however the caller dies.
+The caller keeps the other end of the pipe; it closes however the caller dies. Then the folders
+(joined with `:`) that it would have removed are removed too: some lie in memory.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +16,14 @@ import threading
 
 
 def main() -> int:
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    folders, *command = sys.argv[1:]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def wait_for_the_caller() -> None:
         while os.read(0, 1):
             pass
+        for folder in filter(None, folders.split(os.pathsep)):
+            shutil.rmtree(folder, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)  # this process too
 
     threading.Thread(target=wait_for_the_caller, daemon=True).start()

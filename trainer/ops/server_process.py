@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 _LAST_LINES = 40
+_TRACEBACK = "Traceback (most recent call last)"
 _POLITE_SECONDS = 10.0
 
 
@@ -24,8 +26,17 @@ def free_port(host: str = "127.0.0.1") -> int:
 class ServerProcess:
     """Started in a process group of its own; all of the group ends with it."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path):
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        log: Path,
+        *,
+        remove: Sequence[Path] = (),
+    ):
+        """`remove`: folders nobody needs if we die."""
         self.command, self.environment, self.log = command, environment, log
+        self._remove = os.pathsep.join(map(str, remove))
         self._process: asyncio.subprocess.Process | None = None
         self._from = 0
 
@@ -35,7 +46,7 @@ class ServerProcess:
         with self.log.open("ab") as out:
             self._from = out.tell()
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "trainer.ops.guard", *self.command),
+                *(sys.executable, "-m", "trainer.ops.guard", self._remove, *self.command),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=out,
                 stderr=asyncio.subprocess.STDOUT,
@@ -80,7 +91,22 @@ class ServerProcess:
         with self.log.open("rb") as log:
             log.seek(self._from)
             lines = log.read().decode("utf-8", errors="replace").splitlines()
-        starts = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
-        # The first traceback is the cause; those after it are of processes that lost a neighbour.
-        shown = lines[starts[0] :][:_LAST_LINES] if starts else lines[-_LAST_LINES:]
-        return "\n".join(shown)
+        return "\n".join(first_traceback(lines) or lines[-_LAST_LINES:])
+
+
+def first_traceback(lines: list[str]) -> list[str]:
+    """The cause; those after it are of processes that lost a neighbour. Its middle is left out if
+    it is long. [] if there is none. Lines may carry a prefix such as `(Worker) ERROR 12:00 [a.py]`.
+    """
+    start = next((i for i, line in enumerate(lines) if _TRACEBACK in line), None)
+    if start is None:
+        return []
+    margin = lines[start].index(_TRACEBACK)
+    found = [lines[start][margin:]]
+    for line in lines[start + 1 :]:
+        text = line[margin:]
+        found.append(text)
+        if text and not text[0].isspace():
+            break
+    half = _LAST_LINES // 2
+    return found if len(found) <= _LAST_LINES else [*found[:half], "  ...", *found[-half:]]

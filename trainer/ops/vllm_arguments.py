@@ -3,6 +3,7 @@ Nothing here imports vLLM."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -81,7 +82,20 @@ class VllmArguments(Frozen):
             given["max_num_batched_tokens"] = self.max_num_batched_tokens
         if vision:
             given["limit_mm_per_prompt"] = {"image": self.images, "video": 0}
+            given["skip_mm_profiling"] = True  # it would make images; ours come as patches
+            if _normalises_on_device():
+                given["mm_device_do_normalize"] = False  # the renderer has done it
         return given
+
+
+def _normalises_on_device() -> bool:
+    """Newer vLLMs scale pixels inside the model, and have a switch for it. Found out without
+    importing vLLM, which takes seconds."""
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        return False
+    layers = Path(spec.origin).parent / "model_executor" / "layers"
+    return (layers / "fusion" / "mm_input_norm.py").is_file()
 
 
 def flags(arguments: dict[str, Any]) -> list[str]:

@@ -15,6 +15,8 @@ from trainer.errors import MissingService
 from trainer.ops.vllm_arguments import flags
 
 MODEL_NAME = "policy"
+SERVER_MARK = "COHORT_VLLM_SERVER"
+"""Set in the environment of servers that Cohort started."""
 
 
 def server_command(folder: Path, arguments: dict[str, Any], *, host: str, port: int) -> list[str]:
@@ -38,6 +40,7 @@ def server_command(folder: Path, arguments: dict[str, Any], *, host: str, port: 
 def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, str]:
     """What a server needs besides our own environment."""
     found = {
+        SERVER_MARK: "1",
         "VLLM_SERVER_DEV_MODE": "1",  # routes for weights, pausing and caches
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",

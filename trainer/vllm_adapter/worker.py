@@ -3,6 +3,7 @@ and what a weight really computes. vLLM imports it by name."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from trainer.ops.sketches import read_back
 from trainer.ops.vllm_arguments import BACKEND
+from trainer.ops.vllm_launch import SERVER_MARK
+from trainer.vllm_adapter.no_torchvision import pretend
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 def register() -> None:
     """Entry point `vllm.general_plugins`: vLLM calls it in each of its processes."""
+    if SERVER_MARK in os.environ:
+        pretend()
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, Transfer)
 

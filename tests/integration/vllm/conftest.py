@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
+from PIL import Image, ImageDraw
 
 from trainer.context import Context
 from trainer.engines.base import Engine
 from trainer.engines.vllm import Vllm
 from trainer.engines.vllm_server import VllmServer
+from trainer.models.base import Model
 from trainer.models.pretrained import Pretrained
+from trainer.models.tiny_vision import TinyVision
 from trainer.policies.base import Policy
 from trainer.policies.causal_lm import CausalLM
+from trainer.policies.vision_lm import VisionLM
 from trainer.weights.base import probe_rows
 from trainer.weights.in_process import InProcess
 
@@ -55,9 +59,10 @@ class Pair:
 
     def change(self, size: float = 0.05) -> None:
         """Moves every weight of the policy."""
+        random = torch.Generator().manual_seed(self.version)
         with torch.no_grad():
             for parameter in self.policy.backbone.parameters():
-                parameter.add_(size * torch.randn_like(parameter))
+                parameter.add_(size * torch.randn(parameter.shape, generator=random))
 
     @property
     def prompt(self) -> list[int]:
@@ -65,13 +70,20 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair_of(engine: Engine, folder: Path) -> AsyncIterator[Pair]:
-    model = Pretrained(path=str(MODEL))
+async def pair_of(
+    engine: Engine,
+    folder: Path,
+    *,
+    model: Model | None = None,
+    policy: Policy | None = None,
+    content: Any = "4+5+6=",
+) -> AsyncIterator[Pair]:
+    model = model or Pretrained(path=str(MODEL))
     renderer = model.renderer()
     context = Context(folder, 0, 10, "cpu", 0, 1, model, renderer)
-    policy = CausalLM()
+    policy = policy or CausalLM()
     async with policy.open(context), engine.open(context):
-        rendered = renderer.render([{"role": "user", "content": "4+5+6="}])
+        rendered = renderer.render([{"role": "user", "content": content}])
         probe = probe_rows(rendered, policy.vocabulary, renderer.banned_ids)
         yield Pair(context, policy, engine, probe)
 
@@ -88,6 +100,20 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair
 async def local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """vLLM in this process."""
     async with pair_of(Vllm(max_model_len=256), tmp_path_factory.mktemp("local")) as pair:
+        yield pair
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def seeing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    """A server of a tiny Qwen2.5-VL; torchvision is not needed."""
+    image = Image.new("RGB", (84, 112), (122, 116, 104))
+    ImageDraw.Draw(image).rectangle((10, 20, 40, 60), fill=(220, 40, 40))
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "where is the circle ?"}]
+    folder = tmp_path_factory.mktemp("seeing")
+    engine = VllmServer(workers=1, max_model_len=256)
+    async with pair_of(
+        engine, folder, model=TinyVision(), policy=VisionLM(), content=content
+    ) as pair:
         yield pair
 
 

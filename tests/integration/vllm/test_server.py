@@ -40,16 +40,18 @@ async def test_grpo_learns_through_a_server(served, tmp_path, monkeypatch):
         overrides=[
             f"engine={{type: vllm_server, urls: ['{url}']}}",
             f"output={tmp_path}",
-            "steps=20",
-            "evaluation.limit=100",
+            "steps=16",
+            "rollouts.groups_per_step=16",
+            "evaluation.limit=50",
             "monitors=[jsonl]",
         ],
     )
-    await train(recipe)
+    async with served.engine.fleet.alone():  # a server follows one trainer at a time
+        await train(recipe)
     lines = (next(tmp_path.rglob("metrics.jsonl"))).read_text().splitlines()
     reports = [json.loads(line) for line in lines]
     rewards = [r["reward/mean"] for r in reports if "reward/mean" in r]
-    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.1, rewards
     assert all(r["sync/probe_gap"] < 1e-5 for r in reports if "sync/probe_gap" in r)
 
 

@@ -254,16 +254,20 @@ async def test_servers_end_with_the_fleet_and_with_the_trainer(farm, tmp_path):
     async with farm() as it:
         pids = [it.pid(0), it.pid(1)]
     assert not any(map(psutil.pid_exists, pids))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     code = (
         "import asyncio, sys, pathlib\n"
         "from trainer.ops.server_process import ServerProcess\n"
         "async def main():\n"
-        "    p = ServerProcess(['sleep', '600'], {}, pathlib.Path(sys.argv[1]))\n"
+        "    log, folder = map(pathlib.Path, sys.argv[1:])\n"
+        "    p = ServerProcess(['sleep', '600'], {}, log, remove=[folder])\n"
         "    await p.start(); print(p.pid, flush=True); await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
     trainer = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", code, str(tmp_path / "log")), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", code, str(tmp_path / "log"), str(scratch)),
+        stdout=asyncio.subprocess.PIPE,
     )
     guard = psutil.Process(int(await trainer.stdout.readline()))
     while not guard.children():
@@ -275,3 +279,4 @@ async def test_servers_end_with_the_fleet_and_with_the_trainer(farm, tmp_path):
     while sleeper.is_running() and sleeper.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until, "the server outlived its trainer"
         await asyncio.sleep(0.02)
+    assert not scratch.exists()
