@@ -40,7 +40,8 @@ SIZES: dict[str, tuple[TinyText, int, int, int]] = {
     ),
 }
 """Model, prompts, replies to each, tokens of a reply."""
-NO_STOP = (1_000_000,)
+NEVER = (0,)
+"""Padding is banned: replies end at their longest."""
 
 
 async def main() -> None:
@@ -152,7 +153,7 @@ def _generate_rate(model: Any, ids: torch.Tensor, group: int, tokens: int, round
 def _context(model: TinyText, device: str, folder: Path) -> Context:
     known = model.renderer()
     renderer: Any = SimpleNamespace(
-        stop_ids=NO_STOP, banned_ids=known.banned_ids, decode=known.decode, image_processor=None
+        stop_ids=NEVER, banned_ids=known.banned_ids, decode=known.decode, image_processor=None
     )
     return Context(folder, 0, 1, device, 0, 1, model, renderer)
 

@@ -151,7 +151,9 @@ class VllmServer(VllmArguments, Engine):
         import httpx
 
         def member(name: str, url: str, process: ServerProcess | None) -> Member:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+            limits = httpx.Limits(
+                max_connections=None, max_keepalive_connections=64, keepalive_expiry=2
+            )
             client = httpx.AsyncClient(base_url=url, timeout=None, limits=limits, trust_env=False)
             return Member(name, url, process, client)
 

@@ -79,7 +79,7 @@ class Member:
         except httpx.HTTPError as error:
             raise MemberFault(f"{path}: {type(error).__name__} {error}") from error
         except asyncio.CancelledError:
-            if task.cancelled() and self.lost.is_set() and not _cancelling():
+            if task.cancelled() and not _cancelling():  # by `Fleet.lose`, not by our caller
                 raise MemberFault(self.reason) from None
             raise
         finally:
@@ -148,8 +148,7 @@ class Fleet:
         while True:
             member = await self._choose()
             try:
-                response = await member._post(path, body, self.deadlines.request)
-                answer = read(_json(response))
+                answer = read(_json(await self._ask(member, path, body)))
             except MemberFault as fault:
                 faults.append(f"{member.name}: {fault}")
                 self.lose(member, str(fault))
@@ -222,6 +221,16 @@ class Fleet:
             call.cancel()
         self._note(f"{member.name} is out: {reason}")
         self.faults.append(f"{member.name}: {reason}")
+
+    async def _ask(self, member: Member, path: str, body: Any) -> httpx.Response:
+        """A kept connection may be closed by the server just as it is used again: a request that
+        breaks off is tried once more before the server is taken for dead."""
+        try:
+            return await member._post(path, body, self.deadlines.request)
+        except MemberFault as fault:
+            if not isinstance(fault.__cause__, httpx.NetworkError | httpx.RemoteProtocolError):
+                raise
+        return await member._post(path, body, self.deadlines.request)
 
     async def _choose(self) -> Member:
         ready = await self.wait_ready()

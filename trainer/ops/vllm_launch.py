@@ -44,6 +44,7 @@ def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, 
         "VLLM_SERVER_DEV_MODE": "1",  # routes for weights, pausing and caches
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # longer than our client keeps a connection
         "TOKENIZERS_PARALLELISM": "false",
     }
     if device == "cpu":

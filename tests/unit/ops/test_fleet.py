@@ -42,6 +42,10 @@ class Handler(BaseHTTPRequestHandler):
         order = orders.read_text()
         if order == "hang" or (order == "hang on work" and self.path == "/work"):
             time.sleep(3600)
+        if order == "hang up once":
+            orders.write_text("work")
+            self.close_connection = True
+            return self.connection.shutdown(2)
         if order == "slow":
             time.sleep(0.3)
         if order == "lie" and self.path == "/work":
@@ -235,6 +239,26 @@ async def test_a_server_that_comes_back_may_have_to_wait_for_the_next_sync(farm)
         async with it.fleet.alone() as members:
             assert len(members) == 2
         assert len(it.fleet.ready) == 2
+
+
+async def test_a_broken_connection_is_no_dead_server(farm):
+    async with farm(1) as it:
+        it.order(0, "hang up once")
+        assert await it.work(1) == [0]
+        assert not it.fleet.faults
+
+
+async def test_lost_and_back_at_once_its_requests_are_asked_again(farm):
+    """A server that is not ours may be back before its callers know that they lost it."""
+    async with farm(1) as it:
+        it.order(0, "slow")
+        tasks = [asyncio.create_task(it.work(4)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        member = it.fleet.members[0]
+        it.fleet.lose(member, "a test")
+        member.lost.clear()
+        member.ready = True
+        assert await asyncio.gather(*tasks) == [DOUBLES[:4]] * 3
 
 
 async def test_a_cancelled_caller_takes_no_server_with_it(farm):
