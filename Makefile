@@ -3,10 +3,10 @@ VENV ?= .venv
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check schema clean
+.PHONY: help setup setup-vllm demo test check schema clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: ## make .venv and install what a run needs
 	@scripts/setup.sh
@@ -15,9 +15,12 @@ demo: setup ## train a tiny language model and a tiny vision-language model, fro
 	$(VENV)/bin/cohort train recipes/quickstart_text.yaml --fresh
 	$(VENV)/bin/cohort train recipes/quickstart_vision.yaml --fresh
 
-test: ## set up (with vLLM) and run every test
-	@scripts/setup.sh dev vllm
+test: ## set up and run every test (those of vLLM where it is installed: make setup-vllm)
+	@scripts/setup.sh dev
 	$(VENV)/bin/python -m pytest -q --durations=10
+
+setup-vllm: ## add vLLM to .venv: its CPU build where there is no GPU
+	@scripts/setup.sh dev vllm
 
 check: ## lint, format and types
 	@scripts/setup.sh dev
