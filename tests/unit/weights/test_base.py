@@ -24,7 +24,9 @@ class Says(Engine):
 
 
 async def gap(theirs: list[float], ours: list[float], **fields: float) -> float:
-    policy = SimpleNamespace(precision="float32", probe=lambda rows: [ours for _ in rows])
+    policy = SimpleNamespace(
+        precision="float32", probe=lambda rows: [ours for _ in rows], weights=lambda: iter(())
+    )
     publisher: Publisher = InProcess(**fields)
     return await publisher.prove(policy, Says(row=theirs), 1, [([1, 2, 3], {})])
 
