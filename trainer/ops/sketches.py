@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -44,7 +44,7 @@ def read_back(model: nn.Module, name: str) -> Tensor | None:
         if last in pieces and len(pieces) > 1:
             path, part = f"{path.rpartition('.')[0]}.{fused}", pieces.index(last)
     try:
-        module = model.get_submodule(path)
+        module: Any = model.get_submodule(path)
     except AttributeError:
         return None
     weight = getattr(module, kind, None)

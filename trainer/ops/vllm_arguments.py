@@ -49,7 +49,7 @@ class VllmArguments(Frozen):
     images: int = Field(4, ge=0)
     """Most images in one prompt of a vision model."""
 
-    def precision_on(self, device: str) -> Literal["float32", "bfloat16", "float16"]:
+    def precision_on(self, device: str) -> str:
         """What `dtype` means on `device`."""
         if self.dtype != "auto":
             return self.dtype

@@ -34,7 +34,8 @@ def completion(
 ) -> Reply:
     """Reads a reply; MemberFault if it is none: wrong lengths, unknown ids, no log-probs."""
     found = choice(answer)
-    tokens, finish = found.get("token_ids"), found.get("finish_reason")
+    tokens: Any = found.get("token_ids")
+    finish: Any = found.get("finish_reason")
     content = (found.get("logprobs") or {}).get("content") or []
     scores = [entry.get("logprob") for entry in content]
     whole = (

@@ -72,8 +72,9 @@ class LocalEngine:
         self, key: str, tokens: list[int], sampling: dict[str, Any], inputs: dict[str, Any]
     ) -> None:
         """Queues a request. Raises EngineError if vLLM refuses it."""
-        prompt = multimodal_prompt(self._engine.model_config, tokens, inputs) if inputs else None
-        prompt = prompt or {"type": "token", "prompt_token_ids": tokens}
+        prompt: Any = {"type": "token", "prompt_token_ids": tokens}
+        if inputs:
+            prompt = multimodal_prompt(self._engine.model_config, tokens, inputs)
         try:
             self._engine.add_request(
                 key, prompt, SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
