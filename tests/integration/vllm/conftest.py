@@ -32,7 +32,7 @@ MODEL = Path(__file__).parents[3] / "configs/model/tiny_text"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = importlib.util.find_spec("vllm") is None
-    skip = pytest.mark.skip(reason="vLLM is not installed: scripts/setup.sh dev vllm")
+    skip = pytest.mark.skip(reason="vLLM is not installed: make setup-vllm")
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
