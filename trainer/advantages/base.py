@@ -25,3 +25,7 @@ class Advantage(Plugin):
         """[B, T], 0 outside the action mask. Rows hold scored rollouts only; a group may be
         smaller than the recipe's group size."""
         raise NotImplementedError
+
+    def returns(self, batch: Batch) -> Tensor | None:
+        """f[B, T]: what a critic should predict at each action; None without one."""
+        return None
