@@ -194,8 +194,15 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _values_have_a_source(self) -> Recipe:
         wanted = "values" in self.needs
-        if self.policy.head == "value":
+        if self.policy.head == "value" and self.rollouts.agent.samples:
             raise ValueError("policy.head: value cannot write answers; use lm, or both")
+        if self.loss.trains_values != (self.policy.head == "value"):
+            raise ValueError(
+                f"loss: {self.loss.name()} trains a value head: set policy.head: value"
+                if self.loss.trains_values
+                else f"policy.head: value has no log-probs for loss: {self.loss.name()}; use a "
+                "loss of reward models (step_bce, bradley_terry), or head: lm"
+            )
         if self.critic is not None and self.policy.head == "both":
             raise ValueError(
                 "policy.head: both and critic: are two sources of values; keep one of them"
