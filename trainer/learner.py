@@ -92,14 +92,15 @@ class Learner:
         return batch
 
     def advantage(self, batch: Batch) -> Batch:
-        """Modifiers on rewards, in the recipe's order, then the advantages. The modifiers'
-        numbers are part of the next update's report."""
+        """Modifiers on rewards, in the recipe's order, then returns and advantages. The
+        modifiers' numbers are part of the next update's report."""
         actions = float((batch.mask * batch.weight).sum())
         for modifier in self.recipe.modifiers:
             batch, numbers = modifier.on_rewards(batch)
             for name, value in numbers.items():
                 self._noted.mean(name, value, actions)
         estimate = self.recipe.advantage
+        batch = batch.with_(returns=estimate.returns(batch))
         if not estimate.crosses_groups or self.distributed.world == 1:
             return batch.with_(advantages=estimate(batch))
         everyone = self.distributed.gather_objects(batch.with_(inputs=()))

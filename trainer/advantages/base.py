@@ -25,3 +25,8 @@ class Advantage(Plugin):
         """[B, T], 0 outside the action mask. Rows hold scored rollouts only; a group may be
         smaller than the recipe's group size."""
         raise NotImplementedError
+
+    def returns(self, batch: Batch) -> Tensor | None:
+        """[B, T]: what a critic should have predicted, 0 outside the action mask; fills
+        `Batch.returns`. None: no critic. A row's returns depend on that row alone."""
+        return None
