@@ -136,8 +136,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from trainer.check import check_recipe
+    from trainer.stage_models import planned
 
-    checks = [check_recipe(recipe) for recipe in recipes]
+    checks = [check_recipe(recipe) for recipe in planned(recipes)]
     for check in checks:
         Console().print(check)
     return MISUSED if any(check.problems for check in checks) else 0
