@@ -15,7 +15,7 @@ PACKAGE = ROOT / "trainer"
 FAMILIES = {base.parent.name for base in PACKAGE.glob("*/base.py")}
 LAYERS = {
     **dict.fromkeys(("types", "plugin", "errors"), 0),
-    **dict.fromkeys(("context", "renderer", "vllm_adapter"), 2),
+    **dict.fromkeys(("context", "learning", "renderer", "vllm_adapter"), 2),
     **dict.fromkeys(("config", "yaml"), 4),
     **dict.fromkeys(("cli", "__main__", "check", "show", "schema", "doctor"), 6),
 }

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from trainer.advantages.base import Advantage
 from trainer.engines.base import Engine, Sampling
 from trainer.filters.base import Filter
+from trainer.learning import Optimizer
 from trainer.losses.base import Loss
 from trainer.models.base import Model
 from trainer.modifiers.base import Modifier
@@ -51,24 +52,9 @@ class Scoring(Frozen):
     fault_window: int = Field(256, gt=0)
 
 
-class Learner(Frozen):
-    """The optimiser step."""
+class Learner(Optimizer):
+    """The policy's optimiser step."""
 
-    lr: float = Field(1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(0, ge=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    min_lr_ratio: float = Field(0.0, ge=0, le=1)
-    """Learning rate at the end of `linear` and `cosine`, as a share of `lr`."""
-    clip_norm: float | None = Field(1.0, gt=0)
-    epochs: int = Field(1, gt=0)
-    """Passes over each batch."""
-    minibatches: int = Field(1, gt=0)
-    """Optimiser updates per pass."""
-    token_budget: int = Field(16384, gt=0)
-    """Packed tokens per micro-batch: memory only, never the result."""
     old_logprobs: Literal["auto", "recompute", "sampled"] = "auto"
     """Denominator of the ratio, and the policy that `tis` and `decoupled_ppo` compare with the
     engine's. `sampled`: what the engine reported (bypass: the ratio itself corrects the distance).
@@ -77,6 +63,26 @@ class Learner(Frozen):
     per batch makes the ratio 1 by construction; else `recompute`."""
     no_signal_steps: int = Field(20, ge=0)
     """Steps in a row without any non-zero advantage before the run stops; 0 never stops."""
+
+
+class Critic(Frozen):
+    """A second model that predicts returns, for advantages that need `values`."""
+
+    policy: Policy | None = None
+    """Its network; None: the policy's settings, with `head: value` in place of the language
+    model's head."""
+    model: Model | None = None
+    """Its start weights; None: the policy's."""
+    loss: Loss = Field("value_clip", validate_default=True)
+    learner: Optimizer = Optimizer(lr=1e-5)
+    warmup_steps: int = Field(0, ge=0)
+    """First steps in which only the critic learns."""
+
+    @model_validator(mode="after")
+    def _predicts_values(self) -> Critic:
+        if self.policy is not None and self.policy.head != "value":
+            raise ValueError(f"critic.policy.head: must be value, is {self.policy.head}")
+        return self
 
 
 class Reference(Frozen):
@@ -145,6 +151,7 @@ class Recipe(Frozen):
     advantage: Advantage = Field("grpo", validate_default=True)
     loss: Loss = Field("ppo_clip", validate_default=True)
     modifiers: tuple[Modifier, ...] = ()
+    critic: Critic | None = None
     reference: Reference = Reference()
     learner: Learner = Learner()
     evaluation: Evaluation = Evaluation()
@@ -174,6 +181,45 @@ class Recipe(Frozen):
         if stale and "sampled_logprobs" not in needs:
             return "sampled"
         return "recompute" if self.learner.epochs * self.learner.minibatches > 1 else "none"
+
+    @property
+    def critic_policy(self) -> Policy | None:
+        """The critic's network, or None without a critic."""
+        if self.critic is None:
+            return None
+        if self.critic.policy is not None:
+            return self.critic.policy
+        return self.policy.model_copy(update={"head": "value"})
+
+    @model_validator(mode="after")
+    def _values_have_a_source(self) -> Recipe:
+        wanted = "values" in self.needs
+        if self.policy.head == "value":
+            raise ValueError("policy.head: value cannot write answers; use lm, or both")
+        if self.critic is not None and self.policy.head == "both":
+            raise ValueError(
+                "policy.head: both and critic: are two sources of values; keep one of them"
+            )
+        if wanted and self.critic is None and self.policy.head == "lm":
+            who = [
+                p.name()
+                for p in (self.advantage, self.loss, *self.modifiers)
+                if "values" in p.needs
+            ]
+            raise ValueError(
+                f"{who[0]} needs values: add `critic: {{}}` (a model of its own), or "
+                "`policy: {head: both}` with the modifier `value` (shared trunk)"
+            )
+        if self.critic is not None and not wanted:
+            raise ValueError(
+                "critic: nothing in this recipe reads its values; use advantage: gae, or leave "
+                "critic out"
+            )
+        if self.policy.head == "both" and not any(m.trains_values for m in self.modifiers):
+            raise ValueError(
+                "policy.head: both has a value head that nothing trains: add the modifier `value`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _corrections_have_a_gap(self) -> Recipe:
@@ -222,6 +268,11 @@ class Recipe(Frozen):
         if rollouts.groups_per_step % self.learner.minibatches:
             raise ValueError(
                 f"learner.minibatches: {self.learner.minibatches} does not divide "
+                f"rollouts.groups_per_step = {rollouts.groups_per_step}"
+            )
+        if self.critic is not None and rollouts.groups_per_step % self.critic.learner.minibatches:
+            raise ValueError(
+                f"critic.learner.minibatches: {self.critic.learner.minibatches} does not divide "
                 f"rollouts.groups_per_step = {rollouts.groups_per_step}"
             )
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trainer.learning import OpenTrainee
     from trainer.models.base import Model
     from trainer.renderer import Renderer
 
@@ -28,3 +29,5 @@ class Context:
     renderer: Renderer
     resuming: bool = False
     """True if an earlier attempt left state in `folder`: append, do not overwrite."""
+    trainees: OpenTrainee | None = None
+    """Puts a model of the plug-in under training; None outside of a training run."""

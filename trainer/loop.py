@@ -25,9 +25,8 @@ async def train(recipe: Recipe, *, fresh: bool = False) -> None:
         collectors = [tasks.create_task(collect(run)) for _ in range(run.buffer.slots)]
         for step in run.steps():
             groups = await run.take()
-            batch = await run.annotate(collate(groups))
-            report = await run.update(batch)
-            report |= await recipe.reward.learn(groups, batch)
+            batch, report = await run.learn(groups, collate(groups))
+            report |= await run.update(await run.annotate(batch))
             gathered = await run.gather(groups)
             report |= summarize(gathered, version=step - 1)
             run.observe(gathered, learned=report["train/active_rows"] > 0)

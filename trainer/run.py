@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from trainer.clock import Clock
 from trainer.context import Context
 from trainer.distributed import Distributed
 from trainer.errors import ConfigError, DataError
-from trainer.learner import Learner
+from trainer.learner import Learner, policy_job
 from trainer.monitoring import Monitors
 from trainer.reference import ReferenceModel
 from trainer.run_folder import folder_of, prepare_folder
@@ -25,10 +25,12 @@ from trainer.run_state import load_run, own_state, save_run
 from trainer.scoring import Scorer
 from trainer.signal import SignalWatch
 from trainer.summarize import Gathered, lean
+from trainer.trainees import Trainees
 from trainer.weights.base import probe_rows
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
+    from trainer.learning import Trainee
     from trainer.prompts.base import Stream
     from trainer.types import Batch, Group, Prompt
     from trainer.weights.base import Row
@@ -93,6 +95,7 @@ class Run:
                 model=recipe.model,
                 renderer=recipe.model.renderer(),
                 resuming=bool(checkpoints.steps()),
+                trainees=Trainees(policy_job(recipe), distributed) if training else None,
             )
             monitors = await stack.enter_async_context(
                 Monitors.open(
@@ -102,6 +105,9 @@ class Run:
             checkpoints.note = monitors.note
             monitors.note(f"loading the model ({recipe.model.name()}) on {context.device}")
             await stack.enter_async_context(recipe.policy.open(context))
+            critic = None
+            if recipe.critic is not None and training:
+                critic = await stack.enter_async_context(_critic(recipe, context))
             if recipe.rollouts.agent.samples:
                 await stack.enter_async_context(recipe.engine.open(context))
             await stack.enter_async_context(recipe.reward.open(context))
@@ -125,7 +131,7 @@ class Run:
                 recipe=recipe,
                 context=context,
                 distributed=distributed,
-                learner=Learner(recipe, recipe.policy, reference, distributed),
+                learner=Learner(recipe, recipe.policy, reference, distributed, critic),
                 reference=reference,
                 scorer=scorer,
                 buffer=_buffer(recipe, distributed),
@@ -167,6 +173,12 @@ class Run:
         if self.recipe.rollouts.agent.samples:
             check_lag(groups, self.step, self.recipe.rollouts.max_lag)
         return groups
+
+    async def learn(self, groups: Sequence[Group], batch: Batch) -> tuple[Batch, dict[str, float]]:
+        """Lets co-trained rewards learn, and add the dense rewards they then give."""
+        with self.clock.main("reward"):
+            batch, report = await self.recipe.reward.learn(groups, batch, self.step + 1)
+        return batch, {f"reward_model/{name}": value for name, value in report.items()}
 
     async def annotate(self, batch: Batch) -> Batch:
         """Fills what plug-ins need (old and reference log-probs), then the advantages; off the
@@ -225,6 +237,16 @@ class Run:
     async def release(self) -> None:
         """Lets the prompts of the next step start."""
         await self.buffer.release()
+
+
+@asynccontextmanager
+async def _critic(recipe: Recipe, context: Context) -> AsyncIterator[Trainee]:
+    """The recipe's critic, open and under training."""
+    policy, settings = recipe.critic_policy, recipe.critic
+    if policy is None or settings is None or context.trainees is None:
+        raise ConfigError("critic: only a training run of a recipe with a critic opens one")
+    async with policy.open(replace(context, model=settings.model or context.model)):
+        yield context.trainees(policy, settings.loss, settings.learner, "critic.learner")
 
 
 def _buffer(recipe: Recipe, distributed: Distributed) -> Buffer:

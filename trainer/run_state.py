@@ -32,7 +32,7 @@ def save_run(run: Run, own: dict[str, Any]) -> None:
     with writing(draft):
         torch.save(own, draft / f"rank_{distributed.rank:05d}.pt")
         if distributed.is_main:
-            save_tensors(trained_tensors(run.recipe.policy), draft / "policy.safetensors")
+            save_tensors(run.recipe.policy.trained(), draft / "policy.safetensors")
             torch.save(_shared_state(run), draft / "trainer.pt")
             export = run.recipe.checkpoint.export
             if export == "every" or (export == "last" and step == run.recipe.steps):
@@ -70,7 +70,7 @@ def load_policy(policy: Policy, folder: Path) -> None:
     """Only the trained weights, for evaluation. Raises `CheckpointError` naming a tensor that is
     missing or of another shape."""
     saved = load_tensors(folder / "policy.safetensors")
-    current = trained_tensors(policy)
+    current = policy.trained()
     if wrong := sorted(saved.keys() ^ current.keys()):
         raise CheckpointError(f"{folder}: policy.safetensors and the model differ in {wrong[0]!r}")
     with torch.no_grad():
@@ -81,11 +81,6 @@ def load_policy(policy: Policy, folder: Path) -> None:
                     f"{tuple(tensor.shape)}"
                 )
             tensor.copy_(saved[name])
-
-
-def trained_tensors(policy: Policy) -> dict[str, torch.Tensor]:
-    """Trainable parameters by name, tied ones once."""
-    return {n: p for n, p in policy.bare_module.named_parameters() if p.requires_grad}
 
 
 def own_state(run: Run) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from trainer.plugin import Plugin
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer.ops.across import Across
     from trainer.types import Batch, Evaluation
 
 Aggregation = Literal[
@@ -30,8 +31,10 @@ class Loss(Plugin):
 
     family: ClassVar[str] = "trainer.losses"
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of {"old_logprobs", "ref_logprobs", "entropy", "values", "sampled_logprobs"}. The last one
-    says: this plug-in itself corrects the distance between engine and policy."""
+    """Of {"old_logprobs", "ref_logprobs", "entropy", "values", "sampled_logprobs", "old_entropy",
+    "current_logprobs"}. `sampled_logprobs` says: this plug-in itself corrects the distance between
+    engine and policy. `old_entropy` (before the update) and `current_logprobs` (before each of its
+    minibatches) are passes that fill `batch.extra`."""
     zero_advantage_is_zero_gradient: ClassVar[bool] = False
     """True lets the learner skip rows whose advantages are all 0: exact, and much faster late in
     training."""
@@ -45,6 +48,12 @@ class Loss(Plugin):
     """Rows whose tokens share a denominator in `token_mean_local` (TRL's `bnpo`)."""
     count_empty_rows: bool = False
     """Rows without any action count in the mean of the `seq_mean_*` modes, as in TRL."""
+
+    def on_minibatch(self, batch: Batch, across: Across) -> Batch:
+        """Once per minibatch, before its first backward, on this process's rows: for selections
+        and statistics that no micro-batch can see. Results go to `batch.extra`; a smaller `mask`
+        takes positions out of the loss and of its denominator."""
+        return batch
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         raise NotImplementedError

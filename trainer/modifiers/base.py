@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from trainer.ops.across import Across
     from trainer.types import Batch, Evaluation
 
 
@@ -24,6 +25,9 @@ class Modifier(Plugin):
     """True if `on_loss` multiplies by weights. The learner calls these modifiers first, whatever
     the recipe's order, so that no term which another one adds (KL, entropy) is ever weighed."""
 
+    trains_values: ClassVar[bool] = False
+    """True if `on_loss` teaches the value head of a policy with `head: both`."""
+
     @property
     def changes_loss(self) -> bool:
         """False if `on_loss` gives no gradient to a row that has none, so that zero-advantage rows
@@ -34,6 +38,10 @@ class Modifier(Plugin):
         """Once a step, on this process's whole batch, with the log-probs that the recipe needs:
         for statistics that no micro-batch can see. Results go to `batch.extra`. `all_reduce` adds
         a tensor up over processes; all of them must call it equally often."""
+        return batch
+
+    def on_minibatch(self, batch: Batch, across: Across) -> Batch:
+        """As `Loss.on_minibatch`."""
         return batch
 
     def on_rewards(self, batch: Batch) -> tuple[Batch, dict[str, float]]:

@@ -57,9 +57,9 @@ def batch_rows(batch: Batch, picked: Sequence[int]) -> list[Row]:
     return rows
 
 
-def row_paths(rows: Sequence[Row], pinned: Callable[[Row], int]) -> list[Path]:
-    """What must be computed of each row: nothing from the last action on. Rows of a group with the
-    same images, by identity or value, are a family."""
+def row_paths(rows: Sequence[Row], pinned: Callable[[Row], int], reach: int = 0) -> list[Path]:
+    """What must be computed of each row: nothing from `reach` after the last action on. Rows
+    of a group with the same images, by identity or value, are a family."""
     images: dict[int, list[dict[str, Any]]] = {}
     paths = []
     for row in rows:
@@ -68,7 +68,7 @@ def row_paths(rows: Sequence[Row], pinned: Callable[[Row], int]) -> list[Path]:
         if number == len(known):
             known.append(row.inputs)
         first = pinned(row)
-        end = max(int(row.actions[-1]) if len(row.actions) else 0, first, 1)
+        end = max(int(row.actions[-1]) + reach if len(row.actions) else 0, first, 1)
         paths.append(Path(row.tokens[:end], (row.group, number), first))
     return paths
 

@@ -91,17 +91,31 @@ def _logprobs(
     return chosen, -(logprobs.exp() * finite).sum(-1)[owners]
 
 
+Answers = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Log-probs, entropy and values, f[M] each; None for what was not asked for."""
+
+
 class LogprobModel(nn.Module):
-    """A transformers model with a head, seen as "inputs in, log-probs out".
+    """A transformers model with its heads, seen as "inputs in, log-probs out".
 
     Everything that touches a parameter happens in `forward`, so DDP, FSDP2 and DeepSpeed can wrap
     it like any module. `compute` float32 leaves the parameters' type, bfloat16 is autocast.
+    `head`: `lm`, `value` (one number per hidden state, 0 at the start of training) or `both`.
     """
 
-    def __init__(self, backbone: nn.Module, *, head_chunk: int, compute: torch.dtype):
+    def __init__(
+        self, backbone: nn.Module, *, head_chunk: int, compute: torch.dtype, head: str = "lm"
+    ):
         super().__init__()
         self.backbone = backbone
-        self.head_chunk, self.compute = head_chunk, compute
+        self.head_chunk, self.compute, self.head = head_chunk, compute, head
+        if head != "lm":
+            width = backbone.get_output_embeddings().in_features
+            self.value_head = nn.utils.skip_init(nn.Linear, width, 1)  # keeps the random state
+            for parameter in self.value_head.parameters():
+                nn.init.zeros_(parameter)
+        if head == "value" and not _tied(backbone):  # no gradient would ever reach it
+            backbone.get_output_embeddings().requires_grad_(False)
 
     def forward(
         self,
@@ -110,18 +124,36 @@ class LogprobModel(nn.Module):
         banned: Tensor,
         temperature: float = 1.0,
         entropy: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Answers:
         """`inputs` are keyword arguments of the model without its head, giving hidden states
         [N, L, D]; sources of `targets` count through N x L. See `chunked_logprobs`."""
         half = self.compute is not torch.float32
         with torch.autocast(banned.device.type, dtype=self.compute, enabled=half):
             hidden = self.backbone.base_model(**inputs, use_cache=False).last_hidden_state
-            return chunked_logprobs(
+            hidden = hidden.flatten(0, 1)
+            values = self._values(hidden, targets) if self.head != "lm" else None
+            if self.head == "value":
+                return None, None, values
+            logprobs, spread = chunked_logprobs(
                 self.backbone.get_output_embeddings(),
-                hidden.flatten(0, 1),
+                hidden,
                 targets,
                 banned=banned,
                 temperature=temperature,
                 chunk=self.head_chunk,
                 entropy=entropy,
             )
+            return logprobs, spread, values
+
+    def _values(self, hidden: Tensor, targets: Targets) -> Tensor:
+        """f[M] in float32 at least."""
+        states = hidden.index_select(0, targets.sources.to(hidden.device))
+        values = self.value_head(states)[:, 0]
+        values = values.float() if values.dtype is torch.bfloat16 else values
+        asked = targets.owners.index_select(0, targets.order)
+        return values.index_select(0, asked.to(hidden.device))
+
+
+def _tied(backbone: nn.Module) -> bool:
+    """True where the output head is the embedding of the input."""
+    return backbone.get_output_embeddings().weight is backbone.get_input_embeddings().weight

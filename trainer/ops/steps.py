@@ -7,6 +7,7 @@ partition its tokens.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ class Splitter(Frozen):
         if self.max_steps is not None:
             del bounds[self.max_steps + 1 :]
         bounds[-1] = len(text)
-        return list(zip(bounds, bounds[1:], strict=False))
+        return list(itertools.pairwise(bounds))
 
     def steps(self, tokens: Sequence[int], decode: Decode) -> list[Step]:
         """The steps of a span's tokens. Steps that end in one token are one step; the last one
@@ -133,7 +134,7 @@ def token_ends(tokens: Sequence[int], decode: Decode) -> list[int]:
 
 
 def step_scores(score: Score) -> list[tuple[int, int, float]]:
-    """(span, place of the step's last token, its score) of every step, in the order of the spans."""
+    """(span, place of the step's last token, its score) of every step, in the spans' order."""
     return [
         (span, end, score.tokens[span][end])
         for span in sorted(score.steps)

@@ -11,22 +11,23 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from trainer.errors import ConfigError, DataError
 from trainer.plugin import Frozen, Plugin
 from trainer.types import Evaluation
 
 if TYPE_CHECKING:
+    import pathlib
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import torch
     from torch import Tensor, nn
 
     from trainer.context import Context
     from trainer.ops.arrangement import Row
-    from trainer.ops.logprobs import LogprobModel
+    from trainer.ops.logprobs import Answers, LogprobModel
+    from trainer.ops.packing import Path
     from trainer.types import Batch
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -65,8 +66,23 @@ class Policy(Plugin):
     head_chunk: int = Field(2048, gt=0)
     """Positions per chunk of the language-model head: logits are never B x T x V at once."""
     lora: Lora | None = None
+    head: Literal["lm", "value", "both"] = "lm"
+    """`both` adds a value head to the policy (shared trunk; see the modifier `value`). `value` has
+    that head only: a critic or a reward model."""
+    value_at: Literal["before", "after"] = "before"
+    """A value judges the state `before` an action is taken (a critic), or `after` it (a reward
+    model that reads the ends of steps)."""
 
     _live: Any = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _reads_one_place(self) -> Policy:
+        if self.value_at == "after" and self.head != "value":
+            raise ValueError(
+                f"value_at: after reads other positions than the language model's head: it needs "
+                f"head: value, not {self.head}"
+            )
+        return self
 
     def pinned(self, row: Row) -> int:
         """Tokens at the beginning of `row` that need its inputs; rows share all of them or
@@ -154,34 +170,43 @@ class Policy(Plugin):
         module: nn.Module | None = None,
     ) -> Evaluation:
         """[len(rows), T] log-probs of the sampled tokens at the rollout temperature, banned ids
-        excluded from the softmax; 0 elsewhere; on the batch's device.
+        excluded from the softmax, and values where there is a head for them; 0 elsewhere; on the
+        batch's device. With `head: value` the log-probs are all 0.
 
         Where gradients are on this is the training forward: train mode, dropout active. Under
         `torch.no_grad()` it runs in eval mode and puts the mode back. `module` evaluates another
         model (a reference) instead. Raises DataError for a row that sampled its first token or a
         banned one.
         """
+        import torch
+
         from trainer.ops.arrangement import batch_rows, scatter
 
         asked = batch_rows(batch, range(len(batch.tokens)) if rows is None else rows)
-        logprobs, spread = self._forward(asked, temperature, entropy, module)
         device, width = batch.tokens.device, batch.tokens.shape[1]
-        return Evaluation(
-            logprobs=scatter(logprobs.to(device), asked, width),
-            entropy=None if spread is None else scatter(spread.to(device), asked, width),
+        logprobs, spread, values = (
+            None if answer is None else scatter(answer.to(device), asked, width)
+            for answer in self._forward(asked, temperature, entropy, module)
         )
+        if logprobs is None:
+            logprobs = batch.tokens.new_zeros(len(asked), width, dtype=torch.float32)
+        return Evaluation(logprobs=logprobs, entropy=spread, values=values)
+
+    def trained(self) -> dict[str, Tensor]:
+        """Trainable parameters by name, tied ones once: what checkpoints hold."""
+        return {n: p for n, p in self.bare_module.named_parameters() if p.requires_grad}
 
     def plan(self, batch: Batch, rows: Sequence[int], token_budget: int) -> list[list[int]]:
         """Splits `rows` into micro-batches of at most `token_budget` packed tokens each, rows of
         a group together where they fit. A single longer row gets its own."""
-        from trainer.ops.arrangement import batch_rows, row_paths
+        from trainer.ops.arrangement import batch_rows
         from trainer.ops.packing import split
 
         groups = batch.group.tolist()
         order = sorted(rows, key=lambda i: groups[i])
         asked = batch_rows(batch, order)
         extra = [self.patches(row.inputs) for row in asked]
-        parts = split(row_paths(asked, self.pinned), extra, token_budget, packing=self.packing)
+        parts = split(self._paths(asked), extra, token_budget, packing=self.packing)
         return [[order[i] for i in part] for part in parts]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -203,7 +228,9 @@ class Policy(Plugin):
             actions = self._allowed(ids[1:]).nonzero()[:, 0] + 1
             asked.append(Row(ids, actions, inputs, group=number))
         with torch.no_grad():
-            logprobs, _ = self._forward(asked, 1.0, False, None)
+            logprobs, _, _ = self._forward(asked, 1.0, False, None)
+        if logprobs is None:
+            raise ConfigError("policy.head: value has no log-probs to compare with the engine's")
         parts = logprobs.cpu().split([len(row.actions) for row in asked])
         found = []
         for row, values in zip(asked, parts, strict=True):
@@ -212,7 +239,7 @@ class Policy(Plugin):
             found.append(whole[1:].tolist())
         return found
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: pathlib.Path) -> None:
         """Writes weights, config and tokenizer so that transformers' `from_pretrained` loads
         them; with LoRA also the bare adapter, under `adapter/`. In a sharded run every process
         calls it, rank 0 writes."""
@@ -267,7 +294,7 @@ class Policy(Plugin):
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
         compute = getattr(torch, compute_dtype(self.dtype, context.device))
-        module = LogprobModel(model, head_chunk=self.head_chunk, compute=compute)
+        module = LogprobModel(model, head_chunk=self.head_chunk, compute=compute, head=self.head)
         return module.to(context.device).train(), adapter
 
     def _allowed(self, tokens: Tensor) -> Tensor:
@@ -277,17 +304,20 @@ class Policy(Plugin):
 
     def _forward(
         self, rows: Sequence[Row], temperature: float, entropy: bool, module: nn.Module | None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Answers:
         """f[sum of actions]: the rows' actions one after the other."""
         import torch
 
-        from trainer.ops.arrangement import arrange, row_paths
+        from trainer.ops.arrangement import arrange
         from trainer.ops.logprobs import Targets
 
         live = self._opened
         device = live.context.device
-        call = arrange(self.backbone, rows, row_paths(rows, self.pinned), packing=self.packing)
-        sources = torch.cat([at[row.actions - 1] for at, row in zip(call.index, rows, strict=True)])
+        call = arrange(self.backbone, rows, self._paths(rows), packing=self.packing)
+        before = int(self.value_at == "before")
+        sources = torch.cat(
+            [at[row.actions - before] for at, row in zip(call.index, rows, strict=True)]
+        )
         tokens = torch.cat([row.tokens[row.actions] for row in rows])
         self._refuse_banned(tokens)
         n = len(tokens)
@@ -300,10 +330,14 @@ class Policy(Plugin):
             inputs["attention_plan"] = call.plan(device)
         target = live.outer if module is None else module
         with _mode(target, training=torch.is_grad_enabled()):
-            logprobs, spread = target(
-                inputs, Targets(sources, tokens), live.banned, temperature, entropy
-            )
-        return logprobs[:n], None if spread is None else spread[:n]
+            answers = target(inputs, Targets(sources, tokens), live.banned, temperature, entropy)
+        logprobs, spread, values = (None if a is None else a[:n] for a in answers)
+        return logprobs, spread, values
+
+    def _paths(self, rows: Sequence[Row]) -> list[Path]:
+        from trainer.ops.arrangement import row_paths
+
+        return row_paths(rows, self.pinned, reach=int(self.value_at == "after"))
 
     def _refuse_banned(self, tokens: Tensor) -> None:
         refused = tokens[~self._allowed(tokens)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
@@ -70,9 +70,14 @@ class Reward(Plugin):
         """One score per rollout, in order."""
         raise NotImplementedError
 
-    async def learn(self, groups: list[Group], batch: Batch) -> dict[str, float]:
-        """For co-trained rewards: called once a step with what was trained on."""
-        return {}
+    async def learn(
+        self, groups: Sequence[Group], batch: Batch, step: int
+    ) -> tuple[Batch, dict[str, float]]:
+        """For co-trained rewards: once a step (counted from 1), with what the policy is about to
+        be trained on and before its advantages. Returns the batch, with dense rewards in
+        `rewards` or `extra` if the reward gives any, and numbers to log. All processes call it;
+        the heavy part belongs into `asyncio.to_thread`."""
+        return batch, {}
 
     def state_dict(self) -> dict[str, Any]:
         """State that decides the next score; saved in checkpoints."""
@@ -157,12 +162,14 @@ class CompositeReward(Reward):
                 await stack.enter_async_context(child.open(context))
             yield
 
-    async def learn(self, groups: list[Group], batch: Batch) -> dict[str, float]:
+    async def learn(
+        self, groups: Sequence[Group], batch: Batch, step: int
+    ) -> tuple[Batch, dict[str, float]]:
         report = {}
         for name, child in self.children().items():
-            learned = await child.learn(groups, batch)
+            batch, learned = await child.learn(groups, batch, step)
             report |= {f"{name}/{key}": value for key, value in learned.items()}
-        return report
+        return batch, report
 
     def state_dict(self) -> dict[str, Any]:
         states = {name: child.state_dict() for name, child in self.children().items()}

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from trainer.errors import CohortError
-from trainer.learner import SKIPPED_IN_A_ROW
+from trainer.updater import SKIPPED_IN_A_ROW
 
 
 def weights(learner) -> dict[str, torch.Tensor]:
@@ -21,7 +21,7 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(
     expected = gradients(make_learner(), batch)
     learner = make_learner(policy={"memory": 20}, learner={"token_budget": 60})
     found = gradients(learner, batch)
-    assert learner.token_budget == 15
+    assert learner.updater.token_budget == 15
     for name, gradient in expected.items():
         assert_close(found[name], gradient, rtol=1e-6, atol=1e-9)
 

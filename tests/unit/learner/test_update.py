@@ -145,13 +145,13 @@ def test_minibatches_are_neighbouring_groups_in_an_order_drawn_from_the_seed(
 ) -> None:
     rollouts = {"groups_per_step": 4}
     learner = make_learner(learner={"minibatches": 2}, rollouts=rollouts)
-    splits = {step: learner._split(batch, step, 0) for step in range(1, 20)}
+    splits = {step: learner.updater._split(batch, step, 0) for step in range(1, 20)}
     first, second = list(range(6)), list(range(6, 12))
     assert {repr(s) for s in splits.values()} == {repr([first, second]), repr([second, first])}
     again = make_learner(learner={"minibatches": 2}, rollouts=rollouts)
-    assert all(again._split(batch, step, 0) == parts for step, parts in splits.items())
+    assert all(again.updater._split(batch, step, 0) == parts for step, parts in splits.items())
     other = make_learner(learner={"minibatches": 2}, rollouts=rollouts, seed=4)
-    assert any(other._split(batch, step, 0) != parts for step, parts in splits.items())
+    assert any(other.updater._split(batch, step, 0) != parts for step, parts in splits.items())
 
 
 def test_more_minibatches_than_groups_left(make_learner, batch) -> None:

@@ -44,8 +44,8 @@ class Live(Reward):
         yield
         context.log.append(f"close {self.label}")
 
-    async def learn(self, groups, batch):
-        return {"loss": float(len(groups))}
+    async def learn(self, groups, batch, step):
+        return batch, {"loss": float(len(groups))}
 
     def state_dict(self):
         return {"label": self.label}
@@ -182,7 +182,8 @@ async def test_combined_rewards_open_learn_and_save_their_children(make_reward):
     context = SimpleNamespace(log=[])
     async with reward.open(context):
         assert context.log == ["open gate", "open inner"]
-        learned = await reward.learn([None, None], None)
+        batch, learned = await reward.learn([None, None], "batch", 1)
+    assert batch == "batch"
     assert context.log[2:] == ["close inner", "close gate"]
     assert learned == {"gate/loss": 2.0, "reward/a/loss": 2.0}
     state = reward.state_dict()
