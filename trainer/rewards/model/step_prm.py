@@ -40,7 +40,7 @@ class StepPrm(Reward):
     model: Model
     policy: Policy = Field("causal_lm", validate_default=True)
     """How to run it: dtype, packing. Its `head` is always the value head."""
-    steps: Splitter = Splitter()
+    splitter: Splitter = Splitter()
     """Where steps end. It must cut as the training data of the model was cut."""
     unit: Literal["difference", "probability", "value"] = "difference"
     """2 s(v) - 1, s(v), or v itself."""
@@ -110,9 +110,9 @@ class _Answer:
         self.reward, self.rollout = reward, rollout
         self.steps: dict[int, list[Step]] = {}
         for span in policy_spans(rollout):
-            self.steps[span] = reward.steps.steps(rollout.spans[span].tokens, decode)
+            self.steps[span] = reward.splitter.steps(rollout.spans[span].tokens, decode)
         cut = rollout.status is Status.TRUNCATED and reward.unfinished == "drop"
-        if cut and self.steps and not _closed(reward.steps, self.steps[max(self.steps)]):
+        if cut and self.steps and not _closed(reward.splitter, self.steps[max(self.steps)]):
             self.steps[max(self.steps)].pop()
         self.order = [
             (span, step.end)

@@ -22,7 +22,7 @@ class StepLabels(Reward):
     (`Score.tokens`, `Score.steps`); the outcome is 0.
 
     For stages with `loss: step_bce`, after an agent that replays answers. Steps are those that the
-    agent recorded (`replay_steps`), else those of `steps`. A label of None leaves its step out.
+    agent recorded (`replay_steps`), else those of `splitter`. A label of None leaves its step out.
     Raises DataError, with the row, for a missing column, another number of labels than of steps,
     or a label that is no number and not in `values`.
     """
@@ -32,7 +32,7 @@ class StepLabels(Reward):
     values: Mapping[str, float | None] = {}
     """Number for each label of other kinds, by its text: `{"+": 1, "-": 0}`; PRM800K's ratings:
     `{"1": 1, "0": 1, "-1": 0}`."""
-    steps: Splitter = Splitter()
+    splitter: Splitter = Splitter()
     """Where steps end, if the agent did not record it."""
     until_first_error: bool = False
     """Leaves out the steps after the first label of 0: what comes after a mistake is seldom
@@ -69,11 +69,11 @@ class StepLabels(Reward):
             how = (
                 "rollouts.agent played"
                 if "step_ends" in rollout.meta
-                else f"reward.steps (by: {self.steps.by}) cuts the answer into"
+                else f"reward.splitter (by: {self.splitter.by}) cuts the answer into"
             )
             raise DataError(
                 f"{where} has {len(labels)} labels, but {how} {len(ends)} steps; mend the row, or "
-                "say with reward.steps where steps end"
+                "say with reward.splitter where steps end"
             )
         numbers = [self._number(label, f"{where}, label {k}") for k, label in enumerate(labels)]
         tokens: dict[int, list[float]] = {}
@@ -94,7 +94,7 @@ class StepLabels(Reward):
         for span in policy_spans(rollout):
             ends = rollout.meta.get("step_ends")
             if ends is None:
-                cut = self.steps.steps(rollout.spans[span].tokens, self._decode)
+                cut = self.splitter.steps(rollout.spans[span].tokens, self._decode)
                 ends = [step.end for step in cut]
             found += [(span, end) for end in ends]
         return found
