@@ -178,6 +178,21 @@ async def test_the_unfinished_step_of_a_truncated_answer(prm, answers, score, re
     assert whole.steps[1][-1] == len(reply)
 
 
+async def test_a_truncated_answer_may_count_as_wrong(prm, answers, score):
+    for reply in ("1=1\n2=", "1=1\n2=2\n"):
+        reward = StepPrm(model=prm, splitter=LINES, unfinished="wrong")
+        (cut,) = await score(reward, answers(reply, status=Status.TRUNCATED))
+        (whole,) = await score(reward, answers(reply))
+        assert cut.tokens[1][-1] == cut.parts["min"] == -1.0
+        assert cut.tokens[1][3] == pytest.approx(whole.tokens[1][3], abs=1e-6)
+        assert whole.parts["min"] > -1
+    chance = StepPrm(model=prm, splitter=LINES, unfinished="wrong", unit="probability")
+    (cut,) = await score(chance, answers("1=1\n2=", status=Status.TRUNCATED))
+    assert cut.tokens[1][-1] == 0.0
+    with pytest.raises(ValueError, match="unfinished: wrong has no number"):
+        StepPrm(model=prm, unit="value", unfinished="wrong")
+
+
 async def test_steps_of_a_tree_are_scored_once(prm, answers, score, renderer):
     """A tool answers after the first turn, and the policy goes on in two ways."""
     (chain,) = answers("1=1\n2=2").rollouts

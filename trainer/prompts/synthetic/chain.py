@@ -15,8 +15,8 @@ class Chain(Table):
 
     `steps` are the lines of a careless teacher's solution of `3+8+5=`: `3+8=11`, `11+5=16`,
     `<answer>16</answer>`, some of them idle (`8=8`: true, and of no use); `labels` say of each
-    whether what it states is true, of the last whether the answer is right. Both are drawn anew
-    each epoch.
+    whether what it states is true, of the last whether it is the right answer. Both are drawn
+    anew each epoch.
     """
 
     terms: int = Field(3, ge=2, le=8)
@@ -29,6 +29,10 @@ class Chain(Table):
     """Share of solutions with one wrong line, from which the teacher goes on."""
     idle: float = Field(0.15, ge=0, lt=1)
     """Chance of an idle line, at each place before the answer and after each idle line."""
+
+    quits: float = Field(0.0, ge=0, le=1)
+    """Share of solutions that stop before the answer, whatever line they have reached: their last
+    label is 0."""
 
     def rows(self) -> Sequence[Row]:
         return Made((self.max_value + 1) ** self.terms, self._row)
@@ -46,7 +50,11 @@ class Chain(Table):
             steps += [f"{before}+{number}={total}", *idle]
             labels += [int(total == before + number)] + [1] * len(idle)
         steps.append(f"<answer>{total}</answer>")
-        return row | {"steps": steps, "labels": [*labels, int(str(total) == row["answer"])]}
+        labels.append(int(str(total) == row["answer"]))
+        if rng.random() < self.quits:
+            kept = rng.randrange(1, len(steps))
+            steps, labels = steps[:kept], [*labels[: kept - 1], 0]
+        return row | {"steps": steps, "labels": labels}
 
     def _row(self, index: int) -> Row:
         numbers = []

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from trainer.models.base import Model
 from trainer.ops.steps import Decode, Splitter, Step, policy_spans
@@ -47,8 +47,9 @@ class StepPrm(Reward):
     form: Literal["sum", "min"] = "sum"
     temperature: float = Field(0.1, gt=0, allow_inf_nan=False)
     """T of `form: min`."""
-    unfinished: Literal["score", "drop"] = "score"
-    """Whether the last step of a truncated answer counts."""
+    unfinished: Literal["score", "drop", "wrong"] = "score"
+    """The last step of a truncated answer. `score`: as the model says. `drop`: no step, unless it
+    ends as steps do. `wrong`: -1 (0 with `unit: probability`), for the answer has no end."""
     reads: Literal["rollout", "text"] = "rollout"
     """`rollout`: the model reads the very tokens of the rollout; it needs the policy's tokenizer
     and chat template. `text`: `question` and each step, followed by `separator`, in the tokens of
@@ -59,6 +60,12 @@ class StepPrm(Reward):
     """Packed tokens per forward pass: memory only."""
 
     _live: Any = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _wrong_is_bounded(self) -> StepPrm:
+        if self.unfinished == "wrong" and self.unit == "value":
+            raise ValueError("unfinished: wrong has no number with unit: value; take another unit")
+        return self
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
@@ -150,6 +157,8 @@ class _Answer:
 
     def score(self, rates: Sequence[float]) -> Score:
         """From r of each step, in the order of `order`."""
+        if self.rollout.status is Status.TRUNCATED and self.reward.unfinished == "wrong" and rates:
+            rates = [*rates[:-1], -1.0 if self.reward.unit == "difference" else 0.0]
         tokens = {
             span: [0.0] * len(self.rollout.spans[span].tokens)
             for span, steps in self.steps.items()
