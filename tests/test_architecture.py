@@ -17,7 +17,7 @@ LAYERS = {
     **dict.fromkeys(("types", "plugin", "errors"), 0),
     **dict.fromkeys(("context", "learning", "renderer", "vllm_adapter"), 2),
     **dict.fromkeys(("claim", "config", "yaml"), 4),
-    **dict.fromkeys(("cli", "__main__", "check", "show", "schema", "doctor"), 6),
+    **dict.fromkeys(("arm", "cli", "__main__", "check", "show", "schema", "doctor"), 6),
 }
 """Of modules at the top of the package; the others there are drivers, layer 5."""
 MODULES = {
