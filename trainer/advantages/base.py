@@ -21,11 +21,15 @@ class Advantage(Plugin):
     whitening): the learner then hands over the rows of all processes, without model inputs. May
     be a property where it depends on the fields."""
 
+    needs_baseline: ClassVar[bool] = False
+    """True where the part `greedy` must be there: an agent with `gives_baseline` makes it."""
+
     def __call__(self, batch: Batch) -> Tensor:
         """[B, T], 0 outside the action mask. Rows hold scored rollouts only; a group may be
         smaller than the recipe's group size."""
         raise NotImplementedError
 
     def returns(self, batch: Batch) -> Tensor | None:
-        """f[B, T]: what a critic should predict at each action; None without one."""
+        """[B, T]: what a critic should have predicted, 0 outside the action mask; fills
+        `Batch.returns`. None: no critic. A row's returns depend on that row alone."""
         return None
