@@ -249,7 +249,7 @@ def draw(outcome: Outcome, path: Path) -> None:
             axes.legend(frameon=False, loc="best", fontsize=9)
             dots = figure_.add_subplot(grid[row, 1])
             _dots(dots, measure, outcome.numbers[measure.title], colours)
-        note = "lines: mean over the seeds; bands: lowest to highest seed; dots: runs, bars: their mean"
+        note = "lines: mean over seeds; bands: lowest to highest seed; dots: runs; bars: mean"
         figure_.supxlabel(note, fontsize=8.5, color="#6b7280")
         figure_.savefig(path)
 
