@@ -31,6 +31,7 @@ CASES = {
     "{type: grpo_process, outcome_weight: 1}": STEPS,
     "min_form": PAV,
     "{type: prl, step_length: 4}": [],
+    "{type: turn_level, compare: same_turn, answer_weight: 0.5}": [],
 }
 
 
