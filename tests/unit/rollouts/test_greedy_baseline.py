@@ -71,6 +71,11 @@ async def test_it_is_scored_alone_and_counted_nowhere(played):
     assert lean([group])[0].baseline.spans[1].inputs == {}
 
 
+def test_held_out_prompts_are_played_without_it():
+    assert make("greedy_baseline").evaluated == make("single_turn")
+    assert make("single_turn").evaluated == make("single_turn")
+
+
 def test_an_agent_that_replays_has_no_greedy_answer():
     with pytest.raises(ValidationError, match=r"agent: replay replays answers.*single_turn"):
         make({"type": "greedy_baseline", "agent": "replay"})
