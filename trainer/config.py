@@ -226,10 +226,13 @@ class Recipe(Frozen):
         if "sampled_logprobs" not in self.needs:
             return self
         who = [p.name() for p in (self.loss, *self.modifiers) if "sampled_logprobs" in p.needs]
-        if len(who) > 1:
+        weighing = [p.name() for p in self.modifiers if p.scales_loss and p.name() in who]
+        if "sampled_logprobs" in self.loss.needs:
+            weighing.insert(0, self.loss.name())
+        if len(weighing) > 1:
             raise ValueError(
-                f"{' and '.join(who)} would each weigh by the distance between engine and policy: "
-                "keep one of them"
+                f"{' and '.join(weighing)} would each weigh by the distance between engine and "
+                "policy: keep one of them"
             )
         if self.learner.old_logprobs == "sampled":
             raise ValueError(
