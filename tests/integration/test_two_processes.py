@@ -51,6 +51,10 @@ CASES = [
     "one_micro_batch",
     "nothing_on_rank_1",
     "epochs",
+    "clip_cov",
+    "kl_cov",
+    "sequences",
+    "selections",
     "a_parameter_that_no_row_uses",
 ]
 

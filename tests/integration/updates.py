@@ -41,6 +41,22 @@ CASES: dict[str, dict[str, Any]] = {
     "one_micro_batch": {"budget": 10**6},
     "nothing_on_rank_1": {"returns": EVEN_ONLY},
     "epochs": {"epochs": 3},
+    "clip_cov": {
+        "loss": {"type": "clip_cov", "share": 0.1, "cov_low": 0.0, "cov_high": 9.0},
+        "epochs": 2,
+    },
+    "kl_cov": {"loss": {"type": "kl_cov", "share": 0.1}, "epochs": 2},
+    "sequences": {"loss": {"type": "gspo"}, "epochs": 2},
+    "selections": {
+        "epochs": 2,
+        "modifiers": [
+            {"type": "rejection", "level": "token", "high": 1.5},
+            {"type": "token_entropy_mask", "low": 0.4, "renormalize": True},
+            {"type": "positive_nll"},
+            {"type": "adaptive_entropy", "coef": 0.1, "target": 9.0},
+            {"type": "kl", "coef": 0.2, "target": 0.01, "horizon": 30},
+        ],
+    },
     "a_parameter_that_no_row_uses": {"unused": True},
 }
 
