@@ -53,7 +53,7 @@ def make_batch() -> Callable[..., Batch]:
 
 @pytest.fixture
 def full_batch() -> Batch:
-    """float64, all fields filled; row 4 has no advantage, row 5 no action."""
+    """float64, all fields filled; row 3 is truncated, row 4 has no advantage, row 5 no action."""
     rows, width = 6, 5
     generator = torch.Generator().manual_seed(7)
 
@@ -73,6 +73,7 @@ def full_batch() -> Batch:
         rewards=uniform(0, 1) * mask,
         weight=torch.ones(rows, width, dtype=torch.float64),
         group=torch.arange(rows) // 2,
+        truncated=torch.arange(rows) == 3,
         rollout=torch.arange(rows),
         sampled_logprobs=(old + uniform(-0.4, 0.4)) * mask,
         old_logprobs=old * mask,
