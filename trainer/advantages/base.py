@@ -27,5 +27,6 @@ class Advantage(Plugin):
         raise NotImplementedError
 
     def returns(self, batch: Batch) -> Tensor | None:
-        """f[B, T]: what a critic should predict at each action; None without one."""
+        """[B, T]: what a critic should have predicted, 0 outside the action mask; fills
+        `Batch.returns`. None: no critic. A row's returns depend on that row alone."""
         return None
