@@ -241,10 +241,13 @@ class Recipe(Frozen):
         if "sampled_logprobs" not in self.needs:
             return self
         who = [p.name() for p in (self.loss, *self.modifiers) if "sampled_logprobs" in p.needs]
-        if len(who) > 1:
+        weighing = [p.name() for p in self.modifiers if p.scales_loss and p.name() in who]
+        if "sampled_logprobs" in self.loss.needs:
+            weighing.insert(0, self.loss.name())
+        if len(weighing) > 1:
             raise ValueError(
-                f"{' and '.join(who)} would each weigh by the distance between engine and policy: "
-                "keep one of them"
+                f"{' and '.join(weighing)} would each weigh by the distance between engine and "
+                "policy: keep one of them"
             )
         if self.learner.old_logprobs == "sampled":
             raise ValueError(
@@ -255,6 +258,17 @@ class Recipe(Frozen):
             raise ValueError(
                 f"{who[0]} needs the engine's log-probs, and rollouts.agent: "
                 f"{self.rollouts.agent.name()} replays answers without any: leave {who[0]} out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _baseline_is_played(self) -> Recipe:
+        agent = self.rollouts.agent
+        if self.advantage.needs_baseline and not agent.gives_baseline:
+            raise ValueError(
+                f"advantage: {self.advantage.name()} compares with a greedy answer, which "
+                f"rollouts.agent: {agent.name()} does not play: set rollouts.agent to "
+                f"{{type: greedy_baseline, agent: {agent.name()}}}"
             )
         return self
 

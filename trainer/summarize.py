@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from trainer.ops.lean import lean_prompt, lean_rollout
-from trainer.types import Group, ScoreStatus, Status
+from trainer.types import Group, Rollout, ScoreStatus, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,19 @@ class Gathered:
 
 def lean(groups: Sequence[Group]) -> list[Group]:
     """Copies without tensors and images, small enough to send between processes and to log."""
-    return [Group(lean_prompt(g.prompt), [lean_rollout(r) for r in g.rollouts]) for g in groups]
+    return [
+        Group(
+            lean_prompt(g.prompt),
+            [lean_rollout(r) for r in g.rollouts],
+            lean_rollout(g.baseline) if g.baseline else None,
+        )
+        for g in groups
+    ]
 
 
-def summarize(step: Gathered, version: int) -> dict[str, float]:
-    """`version`: of the weights before the update, so lag 0 is on-policy.
+def summarize(step: Gathered, version: int, right: float = 1.0) -> dict[str, float]:
+    """`version`: of the weights before the update, so lag 0 is on-policy. `right`: the value from
+    which an answer counts as right, for the lengths of right and wrong ones.
 
     Reward figures are over scored rollouts only; a step without any has none of them.
     """
@@ -75,6 +83,13 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
     if values:
         report["reward/mean"] = fmean(values)
         report["reward/std"] = pstdev(values)
+    baselines = [g.baseline.score.value for g in groups if g.baseline and g.baseline.score]
+    if known := [value for value in baselines if value is not None]:
+        report["reward/greedy"] = fmean(known)
+    for kind, wanted in (("right", True), ("wrong", False)):
+        found = [len(r.completion) for r in rollouts if _is_right(r, right) is wanted]
+        if found:
+            report[f"rollout/length_{kind}"] = fmean(found)
     for name in sorted({name for score in scored for name in score.parts}):
         part = [p for score in scored if (p := score.parts.get(name)) is not None]
         if part:
@@ -82,6 +97,12 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
     for name, metric in sorted(step.metrics.items()):
         report[f"reward/metric/{name}"] = fmean(metric)  # fmean adds exactly: order is no matter
     return report
+
+
+def _is_right(rollout: Rollout, least: float) -> bool | None:
+    """None: it was not scored."""
+    value = rollout.score.value if rollout.score else None
+    return None if value is None else value >= least
 
 
 def _by_serial(groups: Iterable[Group]) -> list[Group]:

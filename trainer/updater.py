@@ -202,6 +202,7 @@ class Updater:
             count_empty_rows=loss.count_empty_rows,
             all_reduce=self.distributed.all_reduce_sum,
         )
+        mini = mini.with_(extra=mini.extra | {"scale": scale})
         return _Minibatch(mini, scale, take(batch, [int(batch.length.argmin())]), first)
 
     def _apply(self) -> float:
