@@ -65,6 +65,13 @@ class Learner(Optimizer):
     """Steps in a row without any non-zero advantage before the run stops; 0 never stops."""
 
 
+class CriticOptimizer(Optimizer):
+    """The critic's optimiser step."""
+
+    lr: float = Field(1e-5, gt=0)
+    """verl's default; 5 to 10 times the policy's is usual."""
+
+
 class Critic(Frozen):
     """A second model that predicts returns, for advantages that need `values`."""
 
@@ -74,7 +81,7 @@ class Critic(Frozen):
     model: Model | None = None
     """Its start weights; None: the policy's."""
     loss: Loss = Field("value_clip", validate_default=True)
-    learner: Optimizer = Optimizer(lr=1e-5)
+    learner: CriticOptimizer = CriticOptimizer()
     warmup_steps: int = Field(0, ge=0)
     """First steps in which only the critic learns. The policy's own `learner.warmup_steps` and
     schedule begin after them."""
