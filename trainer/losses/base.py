@@ -39,6 +39,10 @@ class Loss(Plugin):
     """True lets the learner skip rows whose advantages are all 0: exact, and much faster late in
     training."""
 
+    trains_values: ClassVar[bool] = False
+    """True for a loss of critics: it reads `evaluation.values` and `batch.returns`, and gives the
+    language model's head no gradient."""
+
     aggregation: Aggregation = "token_mean"
     """How per-action losses become one number; see `trainer.ops.aggregation`."""
     length_norm: int | None = Field(None, gt=0)
