@@ -149,7 +149,8 @@ class LogprobModel(nn.Module):
         """f[M] in the type of the parameters: bfloat16 knows only three digits of a value."""
         states = hidden.index_select(0, targets.sources.to(hidden.device))
         with torch.autocast(hidden.device.type, enabled=False):
-            values = self.value_head(states.to(self.value_head.weight.dtype))[:, 0]
+            dtype = next(self.value_head.parameters()).dtype
+            values = self.value_head(states.to(dtype))[:, 0]
         asked = targets.owners.index_select(0, targets.order)
         return values.index_select(0, asked.to(hidden.device))
 
