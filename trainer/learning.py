@@ -50,9 +50,11 @@ class Trainee(Protocol):
         """f[B, T] of the model's start weights. The first call may load them."""
         ...
 
-    def update(self, batch: Batch, step: int) -> dict[str, float]:
+    def update(self, batch: Batch, step: int, seen: Tensor | None = None) -> dict[str, float]:
         """One pass of the optimiser over the batch; `step` counts from 1. Loss, its metrics,
-        `grad_norm`, `lr`, ..., over all processes."""
+        `grad_norm`, `lr`, ..., over all processes. `seen` f[B, T] is filled with the log-probs of
+        the first epoch's own forwards, each before its update: one pass less than `evaluate`. Rows
+        that the loss leaves out have 0."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -95,7 +95,10 @@ class Run:
                 model=recipe.model,
                 renderer=recipe.model.renderer(),
                 resuming=bool(checkpoints.steps()),
-                trainees=Trainees(policy_job(recipe), distributed) if training else None,
+                training=training,
+                policy=recipe.policy,
+                trainees=Trainees(policy_job(recipe), distributed),
+                gather=distributed.gather_objects,
             )
             monitors = await stack.enter_async_context(
                 Monitors.open(
