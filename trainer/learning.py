@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.losses.base import Loss
+    from trainer.models.base import Model
     from trainer.policies.base import Policy
     from trainer.types import Batch, Evaluation
 
@@ -34,6 +36,22 @@ class Optimizer(Frozen):
     """Optimiser updates per pass."""
     token_budget: int = Field(16384, gt=0)
     """Packed tokens per micro-batch: memory only, never the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A model beside the policy, as the plan of a run counts it."""
+
+    model: Model | None
+    """None: the policy's."""
+    policy: Policy | None
+    """None: the policy's settings."""
+    optimizer: Optimizer | None
+    """None: it is not trained."""
+    reference: bool = False
+    """Whether a frozen copy is kept; with LoRA it costs nothing."""
+    passes: int = 0
+    """Forward passes over the batch in a step, those of the update not counted."""
 
 
 class Trainee(Protocol):

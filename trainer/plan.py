@@ -12,7 +12,9 @@ from torch import nn
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
-    from trainer.policies.base import Lora
+    from trainer.learning import Beside
+    from trainer.models.base import Model
+    from trainer.policies.base import Lora, Policy
     from trainer.types import Prompt
 
 GIB = 2**30
@@ -42,6 +44,8 @@ class Memory:
     gradients: int
     optimiser: int
     reference: int
+    beside: int
+    """Critic and models of rewards: weights, gradients, moments, frozen copies."""
     engine: int
     cache: int
     activations: int
@@ -91,17 +95,22 @@ class Serving:
 
 
 def size_of(recipe: Recipe) -> Size:
+    """Of the policy."""
+    return _size(recipe.model, recipe.policy)
+
+
+def _size(source: Model, policy: Policy) -> Size:
     """Builds the model on the meta device: shapes without storage."""
     import transformers
 
-    config = recipe.model.config()
+    config = source.config()
     with torch.device("meta"):
         model = getattr(transformers, config.architectures[0])(config)
     text = config.get_text_config()
     total = sum(p.numel() for p in model.parameters())
     embedding = model.get_input_embeddings().weight.numel()
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    lora = recipe.policy.lora
+    lora = policy.lora
     heads = text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
@@ -131,6 +140,33 @@ def lora_parameters(model: nn.Module, lora: Lora) -> int:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A model beside the policy, with its shape."""
+
+    role: str
+    """`critic` or `reward`."""
+    what: Beside
+    size: Size
+    lora: bool
+
+
+def companions_of(recipe: Recipe) -> list[Companion]:
+    """The critic, and the models that rewards hold."""
+    from trainer.learning import Beside
+
+    found = [("reward", one) for one in recipe.reward.beside()]
+    if recipe.critic is not None:
+        critic = Beside(recipe.critic.model, recipe.critic_policy, recipe.critic.learner, passes=1)
+        found.insert(0, ("critic", critic))
+    companions = []
+    for role, one in found:
+        policy = one.policy or recipe.policy
+        size = _size(one.model or recipe.model, policy)
+        companions.append(Companion(role, one, size, policy.lora is not None))
+    return companions
+
+
 def batch_of(recipe: Recipe, prompt_tokens: Sequence[int], world: int) -> Batch:
     """`prompt_tokens`: lengths of some rendered prompts."""
     rollouts, learner = recipe.rollouts, recipe.learner
@@ -152,9 +188,15 @@ def batch_of(recipe: Recipe, prompt_tokens: Sequence[int], world: int) -> Batch:
 
 
 def memory_of(
-    recipe: Recipe, size: Size, batch: Batch, half: bool, serving: Serving | None = None
+    recipe: Recipe,
+    size: Size,
+    batch: Batch,
+    half: bool,
+    serving: Serving | None = None,
+    companions: Sequence[Companion] = (),
 ) -> Memory:
-    """`half`: the policy computes in bfloat16. Weights and optimiser state stay float32 then."""
+    """`half`: the policy computes in bfloat16. Weights and optimiser state stay float32 then.
+    Activations are the policy's: models beside it are not trained at the same time."""
     number = 2 if half else 4
     lora = recipe.policy.lora is not None
     tokens = min(recipe.learner.token_budget, -(-batch.packed_tokens // batch.world))
@@ -173,10 +215,20 @@ def memory_of(
         gradients=4 * size.trainable,
         optimiser=8 * size.trainable,
         reference=0 if lora or "ref_logprobs" not in recipe.needs else 4 * size.parameters,
+        beside=sum(_held(one) for one in companions),
         engine=engine,
         cache=cache,
         activations=number * kept * size.hidden * tokens + head,
     )
+
+
+def _held(one: Companion) -> int:
+    """Bytes of a companion between passes."""
+    size = one.size
+    trained = size.trainable if one.what.optimizer is not None else 0
+    weights = size.parameters + (size.trainable if one.lora else 0)
+    frozen = size.parameters if one.what.reference and not one.lora else 0
+    return 4 * (weights + 3 * trained + frozen)
 
 
 def serving_of(
@@ -239,7 +291,13 @@ def flops_rate(device: str, half: bool, seconds: float = 0.3) -> float:
     return 2 * n**3 * max(done, 1) / spent
 
 
-def phase_seconds(recipe: Recipe, size: Size, batch: Batch, rate: float) -> dict[str, float]:
+def phase_seconds(
+    recipe: Recipe,
+    size: Size,
+    batch: Batch,
+    rate: float,
+    companions: Sequence[Companion] = (),
+) -> dict[str, float]:
     """Least seconds of a step by phase at `rate`: 2 floating-point operations per parameter and
     token for a forward pass, 6 for forward and backward, 8 with gradient checkpointing."""
     answers = batch.rollouts * batch.answer_tokens
@@ -248,10 +306,17 @@ def phase_seconds(recipe: Recipe, size: Size, batch: Batch, rate: float) -> dict
     learner = recipe.learner
     extra_passes = ("ref_logprobs" in recipe.needs) + (recipe.old_logprobs == "recompute")
     backward = 4 if recipe.policy.gradient_checkpointing else 3
+    beside = {"critic": 0.0, "reward": 0.0}
+    for one in companions:
+        epochs = one.what.optimizer.epochs if one.what.optimizer is not None else 0
+        forwards = one.what.passes + backward * epochs
+        each = 2 * one.size.matmul / rate / batch.world
+        beside[one.role] += each * forwards * batch.packed_tokens
     return {
         "generate": once * (answers + prompts) if recipe.rollouts.agent.samples else 0.0,
+        "reward": beside["reward"],
         "logprob": once * extra_passes * batch.packed_tokens,
-        "train": once * backward * batch.packed_tokens * learner.epochs,
+        "train": once * backward * batch.packed_tokens * learner.epochs + beside["critic"],
     }
 
 

@@ -16,6 +16,7 @@ from trainer.types import Group, Prompt, Rollout, Score
 
 if TYPE_CHECKING:
     from trainer.context import Context
+    from trainer.learning import Beside
     from trainer.types import Batch
 
 
@@ -78,6 +79,10 @@ class Reward(Plugin):
         `rewards` or `extra` if the reward gives any, and numbers to log. All processes call it;
         the heavy part belongs into `asyncio.to_thread`."""
         return batch, {}
+
+    def beside(self) -> tuple[Beside, ...]:
+        """The models that this reward holds on the trainer's device, for the plan of the run."""
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         """State that decides the next score; saved in checkpoints."""
@@ -170,6 +175,9 @@ class CompositeReward(Reward):
             batch, learned = await child.learn(groups, batch, step)
             report |= {f"{name}/{key}": value for key, value in learned.items()}
         return batch, report
+
+    def beside(self) -> tuple[Beside, ...]:
+        return tuple(one for child in self.children().values() for one in child.beside())
 
     def state_dict(self) -> dict[str, Any]:
         states = {name: child.state_dict() for name, child in self.children().items()}

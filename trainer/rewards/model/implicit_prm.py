@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from trainer.errors import ConfigError
-from trainer.learning import Optimizer
+from trainer.learning import Beside, Optimizer
 from trainer.losses.base import RowLoss
 from trainer.models.base import Model
 from trainer.policies.base import Policy
@@ -78,6 +78,14 @@ class ImplicitPrm(CompositeReward):
     def children(self) -> dict[str, Reward]:
         return {"outcome": self.outcome}
 
+    def beside(self) -> tuple[Beside, ...]:
+        passes = int(self.reference == "frozen") + len(self.loss.needs & {"current_logprobs"})
+        passes += self._scores_first + int(self.update == "before")
+        optimizer = None if self.update == "none" else self.learner
+        frozen = self.reference == "frozen"
+        own = Beside(self.model, self.policy, optimizer, reference=frozen, passes=passes)
+        return (*super().beside(), own)
+
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
         async with super().open(context):
@@ -127,19 +135,29 @@ class ImplicitPrm(CompositeReward):
         labels = self._labels(batch)
         wanted = batch.with_(ref_logprobs=self._reference(trainee, batch))
         scored: Tensor | None = None
-        single = self.update == "after" and not self.loss.leaves_rows_out
-        if "old_logprobs" in self.loss.needs or (self.update != "before" and not single):
+        if self._scores_first:
             scored = trainee.evaluate(batch).logprobs
             wanted = wanted.with_(old_logprobs=scored)
         report: dict[str, float] = {}
         if self.update != "none":
             seen = torch.zeros_like(batch.sampled_logprobs)
             report = trainee.update(wanted, step, seen)
-            scored = seen if single else scored
+            scored = seen if self._single else scored
         if self.update == "before" or scored is None:
             scored = trainee.evaluate(batch).logprobs
         rewards, found = self._rewards(wanted, scored, labels)
         return batch.with_(extra=batch.extra | {"process_rewards": rewards}), report | found
+
+    @property
+    def _single(self) -> bool:
+        """The forwards of the update are also the scores."""
+        return self.update == "after" and not self.loss.leaves_rows_out
+
+    @property
+    def _scores_first(self) -> bool:
+        """A pass before the update: for the scores, or for a loss that compares with it."""
+        scores = self.update != "before" and not self._single
+        return scores or "old_logprobs" in self.loss.needs
 
     def _labels(self, batch: Batch) -> Tensor:
         """[B], checked."""
