@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from trainer.rollouts.base import path_inputs
-from trainer.types import Batch, Group, Rollout
+from trainer.types import Batch, Group, Rollout, Score, Status
 
 _COLUMNS = {
     "tokens": torch.long,
@@ -23,6 +23,8 @@ _COLUMNS = {
     "weight": torch.float32,
     "sampled_logprobs": torch.float32,
 }
+_OPTIONAL = {"process": torch.float32, "step_end": torch.bool}
+"""Columns of `Batch.extra`, left out where no row has any."""
 _PADDING = {"turn": -1, "version": -1}
 
 
@@ -32,13 +34,14 @@ def collate(groups: Sequence[Group]) -> Batch:
     A rollout whose score is None leaves the batch, hence the statistics of its group. If nothing
     is left, the first rollout stays with an empty mask, so that this process still takes part in
     collective work. Raises ValueError for an empty list.
+    A group's `baseline` gives no row: its return is the part `greedy` of the group's rows.
     """
     rows = _Rows()
     number = 0
     for index, group in enumerate(groups):
         for rollout in group.rollouts:
             if rollout.score is not None and rollout.score.value is not None:
-                rows.add(rollout, index, number)
+                rows.add(rollout, index, number, _baseline(group))
             number += 1
     if not rows.group:
         rows.add_idle(groups[0].rollouts[0])
@@ -48,14 +51,19 @@ def collate(groups: Sequence[Group]) -> Batch:
 class _Rows:
     def __init__(self) -> None:
         # The rows one after the other: a tensor per row and column would take longer to make.
-        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self.columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, *_OPTIONAL)}
         self.length: list[int] = []
         self.group: list[int] = []
         self.rollout: list[int] = []
         self.inputs: list[dict[str, Any]] = []
         self.parts: list[dict[str, float | None]] = []
+        self.outcome: list[float] = []
+        self.truncated: list[bool] = []
 
-    def add(self, rollout: Rollout, group: int, number: int) -> None:
+    def add(
+        self, rollout: Rollout, group: int, number: int, parts: dict[str, float | None]
+    ) -> None:
+        """`parts`: of the group, beside those of the score."""
         paths = [
             path
             for path in map(rollout.path, rollout.leaves())
@@ -63,16 +71,22 @@ class _Rows:
         ]
         shares = Counter(i for path in paths for i in path)
         for path in paths:
-            self._append(rollout, path, shares, group, number)
+            self._append(rollout, path, shares, group, number, parts)
 
     def add_idle(self, rollout: Rollout) -> None:
         """A row without any action; the rollout may have ended before it sampled a token."""
         path = rollout.path(rollout.leaves()[0])
-        self._append(replace(rollout, score=None), path, Counter(path), 0, 0)
+        self._append(replace(rollout, score=None), path, Counter(path), 0, 0, {})
         self.columns["mask"] = [False] * self.length[0]
 
     def _append(
-        self, rollout: Rollout, path: list[int], shares: Counter[int], group: int, number: int
+        self,
+        rollout: Rollout,
+        path: list[int],
+        shares: Counter[int],
+        group: int,
+        number: int,
+        parts: dict[str, float | None],
     ) -> None:
         for name, values in _row(rollout, path, shares).items():
             self.columns[name] += values
@@ -80,10 +94,13 @@ class _Rows:
         self.group.append(group)
         self.rollout.append(number)
         self.inputs.append(path_inputs(rollout, path[-1]))
-        self.parts.append(rollout.score.parts if rollout.score else {})
+        score = rollout.score or Score()
+        self.parts.append(score.parts | parts)
+        self.outcome.append(score.value or 0.0)
+        self.truncated.append(rollout.status is Status.TRUNCATED)
 
     def batch(self) -> Batch:
-        padded = {name: self._padded(name) for name in _COLUMNS}
+        padded = {name: self._padded(name, kind) for name, kind in _COLUMNS.items()}
         part_names = sorted({name for parts in self.parts for name in parts})
         return Batch(
             **padded,  # pyright: ignore[reportArgumentType]
@@ -91,15 +108,22 @@ class _Rows:
             group=torch.tensor(self.group),
             rollout=torch.tensor(self.rollout),
             inputs=tuple(self.inputs),
+            outcome=torch.tensor(self.outcome),
+            truncated=torch.tensor(self.truncated),
+            extra={
+                name: self._padded(name, kind)
+                for name, kind in _OPTIONAL.items()
+                if any(self.columns[name])
+            },
             parts={
                 name: torch.tensor([_or_nan(parts.get(name)) for parts in self.parts])
                 for name in part_names
             },
         )
 
-    def _padded(self, name: str) -> Tensor:
+    def _padded(self, name: str, kind: torch.dtype) -> Tensor:
         """[B, T]"""
-        rows = torch.tensor(self.columns[name], dtype=_COLUMNS[name]).split(self.length)
+        rows = torch.tensor(self.columns[name], dtype=kind).split(self.length)
         return pad_sequence([*rows], batch_first=True, padding_value=_PADDING.get(name, 0))
 
 
@@ -113,6 +137,7 @@ def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, l
     logprobs: list[float] = []
     weight: list[float] = []
     rewards: list[float] = []
+    step_end: list[bool] = []
     turn = -1
     for index in path:
         span = rollout.spans[index]
@@ -128,6 +153,9 @@ def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, l
         if score and index in score.spans and earned:
             earned[-1] += score.spans[index]
         rewards += earned
+        ends = set(score.steps.get(index, ())) if score else ()
+        step_end += [at in ends for at in range(len(span.tokens))]
+    process = list(rewards)
     if score and score.value is not None:
         rewards[max(t for t, own in enumerate(mask) if own)] += score.value
     return {
@@ -138,7 +166,16 @@ def _row(rollout: Rollout, path: list[int], shares: Counter[int]) -> dict[str, l
         "rewards": rewards,
         "weight": weight,
         "sampled_logprobs": logprobs,
+        "process": process,
+        "step_end": step_end,
     }
+
+
+def _baseline(group: Group) -> dict[str, float | None]:
+    if group.baseline is None:
+        return {}
+    score = group.baseline.score
+    return {"greedy": score.total if score else None}
 
 
 def _or_nan(value: float | None) -> float:

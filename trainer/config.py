@@ -244,6 +244,17 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _baseline_is_played(self) -> Recipe:
+        agent = self.rollouts.agent
+        if self.advantage.needs_baseline and not agent.gives_baseline:
+            raise ValueError(
+                f"advantage: {self.advantage.name()} compares with a greedy answer, which "
+                f"rollouts.agent: {agent.name()} does not play: set rollouts.agent to "
+                f"{{type: greedy_baseline, agent: {agent.name()}}}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
         sampling, rollouts = self.rollouts.sampling, self.rollouts
         if sampling.truncates_support and self.rollouts.agent.samples:

@@ -96,14 +96,17 @@ class Scorer:
     async def score_group(
         self, group: Group, step: int, *, reward: Reward | None = None, log: bool = True
     ) -> list[Score]:
-        """Sets `score` of every rollout and returns the scores. `reward` replaces the run's own,
-        for an evaluation; its faults count just the same. `log` keeps what rewards give to
-        `log_metric`.
+        """Sets `score` of every rollout and returns the scores; the group's `baseline` is scored
+        as a group of its own. `reward` replaces the run's own, for an evaluation; its faults count
+        just the same. `log` keeps what rewards give to `log_metric`.
 
         Raises `RewardFaults` when more than `fault_budget` of the last `fault_window` samples
         failed, looked at once min(32, fault_window) samples were scored. Never raises for what
         reward code does otherwise.
         """
+        if group.baseline is not None:
+            alone = Group(group.prompt, [group.baseline])
+            await self.score_group(alone, step, reward=reward, log=False)
         played = [r for r in group.rollouts if r.status not in UNPLAYED]
         asked = Group(group.prompt, played)
         scored = await self.border(reward or self.reward, asked, step, log=log)

@@ -39,7 +39,14 @@ class Gathered:
 
 def lean(groups: Sequence[Group]) -> list[Group]:
     """Copies without tensors and images, small enough to send between processes and to log."""
-    return [Group(lean_prompt(g.prompt), [lean_rollout(r) for r in g.rollouts]) for g in groups]
+    return [
+        Group(
+            lean_prompt(g.prompt),
+            [lean_rollout(r) for r in g.rollouts],
+            lean_rollout(g.baseline) if g.baseline else None,
+        )
+        for g in groups
+    ]
 
 
 def summarize(step: Gathered, version: int) -> dict[str, float]:
@@ -75,6 +82,9 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
     if values:
         report["reward/mean"] = fmean(values)
         report["reward/std"] = pstdev(values)
+    baselines = [g.baseline.score.value for g in groups if g.baseline and g.baseline.score]
+    if known := [value for value in baselines if value is not None]:
+        report["reward/greedy"] = fmean(known)
     for name in sorted({name for score in scored for name in score.parts}):
         part = [p for score in scored if (p := score.parts.get(name)) is not None]
         if part:

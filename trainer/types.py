@@ -97,10 +97,20 @@ class Score:
     status: ScoreStatus = ScoreStatus.OK
     reason: str = ""
     """For a fault: exception type and message, as shown in the report."""
+    steps: dict[int, list[int]] = field(default_factory=dict)
+    """Step ends by span index: places in `tokens` of the last token of each step, rising. The
+    step's score is the token reward there, and may be 0."""
 
     @classmethod
     def fault(cls, status: ScoreStatus, reason: str) -> Score:
         return cls(value=None, status=status, reason=reason)
+
+    @property
+    def total(self) -> float | None:
+        """The return: the value and all turn and token rewards; None if it could not be scored."""
+        if self.value is None:
+            return None
+        return self.value + sum(self.spans.values()) + sum(map(sum, self.tokens.values()))
 
 
 @dataclass(slots=True)
@@ -143,6 +153,9 @@ class Group:
 
     prompt: Prompt
     rollouts: list[Rollout]
+    baseline: Rollout | None = None
+    """A further answer, scored by itself and never trained on: its return is `Batch.parts`
+    `greedy` of the group's rows. Filters, group statistics and counts do not see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +183,12 @@ class Batch:
     values: Tensor | None = None  # f[B, T]
     advantages: Tensor | None = None  # f[B, T]
     returns: Tensor | None = None  # f[B, T]
+    outcome: Tensor | None = None  # f[B] `Score.value`: the return without turn and token rewards
+    truncated: Tensor | None = None  # b[B] the answer was cut off
     parts: dict[str, Tensor] = field(default_factory=dict)  # {name: f[B]}, NaN where None
-    extra: dict[str, Tensor] = field(default_factory=dict)  # {name: f[B, T]}
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """{name: [B, T]}. Where some row has turn or token rewards, `process` f holds them without the
+    outcome; where some row has steps, `step_end` b is True on the last token of each."""
 
     def with_(self, **changes: Any) -> Batch:
         """A copy with some fields replaced."""

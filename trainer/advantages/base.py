@@ -21,6 +21,9 @@ class Advantage(Plugin):
     whitening): the learner then hands over the rows of all processes, without model inputs. May
     be a property where it depends on the fields."""
 
+    needs_baseline: ClassVar[bool] = False
+    """True where the part `greedy` must be there: an agent with `gives_baseline` makes it."""
+
     def __call__(self, batch: Batch) -> Tensor:
         """[B, T], 0 outside the action mask. Rows hold scored rollouts only; a group may be
         smaller than the recipe's group size."""

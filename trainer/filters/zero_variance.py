@@ -33,7 +33,4 @@ class ZeroVariance(Filter):
         return f"zero variance: all {values[0]:.3g}"
 
     def _value(self, score: Score) -> float | None:
-        if self.part is not None:
-            return score.parts.get(self.part)
-        tokens = sum(sum(values) for values in score.tokens.values())
-        return (score.value or 0.0) + sum(score.spans.values()) + tokens
+        return score.total if self.part is None else score.parts.get(self.part)

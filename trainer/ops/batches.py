@@ -31,8 +31,8 @@ def merge(batches: Sequence[Batch]) -> Batch:
     """One batch with the rows of all, model inputs left out.
 
     Rows are padded to the longest T. Group and rollout ids are shifted so that those of two
-    batches never meet. A reward part that a batch lacks is NaN there; any other optional field
-    must be set in all batches or in none.
+    batches never meet. A reward part that a batch lacks is NaN there, an `extra` 0; any other
+    optional field must be set in all batches or in none.
     """
     width = max(b.tokens.shape[1] for b in batches)
     merged: dict[str, object] = {}
@@ -47,7 +47,8 @@ def merge(batches: Sequence[Batch]) -> Batch:
             }
         elif field.name == "extra":
             merged["extra"] = {
-                name: torch.cat([_widen(v[name], width, 0) for v in values]) for name in values[0]
+                name: torch.cat([_widen(_extra(b, name, values), width, 0) for b in batches])
+                for name in sorted({name for v in values for name in v})
             }
         elif field.name in ("group", "rollout"):
             merged[field.name] = torch.cat(_apart(values))
@@ -64,6 +65,13 @@ def _widen(values: Tensor, width: int, fill: int) -> Tensor:
 def _part(batch: Batch, name: str) -> Tensor:
     missing = torch.full((len(batch.tokens),), float("nan"), device=batch.tokens.device)
     return batch.parts.get(name, missing)
+
+
+def _extra(batch: Batch, name: str, found: Sequence[dict[str, Tensor]]) -> Tensor:
+    if name in batch.extra:
+        return batch.extra[name]
+    example = next(extra[name] for extra in found if name in extra)
+    return torch.zeros_like(batch.tokens, dtype=example.dtype)
 
 
 def _apart(ids: Sequence[Tensor]) -> list[Tensor]:

@@ -67,15 +67,16 @@ def _plain(item: Any) -> Score:
         str(name): None if v is None else _number(v, f"parts[{name!r}]")
         for name, v in item.parts.items()
     }
+    steps = {int(i): [int(end) for end in ends] for i, ends in item.steps.items()}
     status, reason = ScoreStatus(item.status), shorten(str(item.reason))
     value = None if item.value is None else _number(item.value, "the score")
     if status.is_fault:
-        value, spans, tokens = None, {}, {}
+        value, spans, tokens, steps = None, {}, {}, {}
     elif value is None and (spans or tokens):
         value = 0.0  # turn or token rewards alone: the outcome adds nothing
     elif value is None:
         status = ScoreStatus.NOT_APPLICABLE
-    return Score(value, spans, tokens, parts, status, reason)
+    return Score(value, spans, tokens, parts, status, reason, steps)
 
 
 def _number(value: Any, where: str) -> float:
@@ -106,4 +107,9 @@ def _check(score: Score, rollout: Rollout) -> Score:
             size = len(rollout.spans[i].tokens)
             reason = f"{len(values)} token rewards for the {size} tokens of span {i}"
             return Score.fault(ScoreStatus.WRONG_LENGTH, reason)
+    for i, ends in score.steps.items():
+        size = len(score.tokens.get(i, ()))
+        if ends != sorted(set(ends)) or any(not 0 <= end < size for end in ends):
+            reason = f"step ends {ends} of span {i} must rise within its {size} token rewards"
+            return Score.fault(ScoreStatus.WRONG_LENGTH, shorten(reason))
     return score

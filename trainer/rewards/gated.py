@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, named_parts
@@ -38,7 +40,7 @@ class Gated(CompositeReward):
     @staticmethod
     def _through(gate: Score, inner: Score) -> Score:
         parts = named_parts("gate", gate) | named_parts("reward", inner)
-        return Score(inner.value, inner.spans, inner.tokens, parts, inner.status, inner.reason)
+        return replace(inner, parts=parts)
 
     def _closed(self, gate: Score) -> Score:
         value = None if gate.value is None else self.otherwise

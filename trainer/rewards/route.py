@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, named_parts
@@ -35,7 +37,4 @@ class Route(CompositeReward):
             reason = f"no reward for task {task!r}; route has {', '.join(self.tasks)}"
             return [Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason) for _ in group.rollouts]
         scores = await ctx.score(chosen, group)
-        return [
-            Score(s.value, s.spans, s.tokens, named_parts(name, s), s.status, s.reason)
-            for s in scores
-        ]
+        return [replace(s, parts=named_parts(name, s)) for s in scores]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,13 +52,10 @@ class Shaped(CompositeReward):
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         return [
-            Score(
-                None if s.value is None else self.shape(s.value),
-                s.spans,
-                s.tokens,
-                named_parts("raw", s),
-                s.status,
-                s.reason,
+            replace(
+                s,
+                value=None if s.value is None else self.shape(s.value),
+                parts=named_parts("raw", s),
             )
             for s in await ctx.score(self.reward, group)
         ]

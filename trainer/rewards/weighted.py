@@ -19,7 +19,8 @@ class Term(Frozen):
 
 
 class Weighted(CompositeReward):
-    """value = sum_k weight_k * value_k; turn and token rewards are summed likewise.
+    """value = sum_k weight_k * value_k; turn and token rewards are summed likewise,
+    and a step ends where it does for some term.
 
     A term that does not apply (None) is skipped, as in TRL; if none applies the sum does not
     either. A fault of one term is a fault of the sum: the sample is worth None, not less.
@@ -70,5 +71,7 @@ class Weighted(CompositeReward):
         for i, values in score.tokens.items():
             before = total.tokens.get(i, [0.0] * len(values))
             total.tokens[i] = [a + weight * b for a, b in zip(before, values, strict=True)]
+        for i, ends in score.steps.items():
+            total.steps[i] = sorted({*total.steps.get(i, ()), *ends})
         if score.status is ScoreStatus.UNPARSABLE:
             total.status, total.reason = score.status, f"{name}: {score.reason}"

@@ -176,6 +176,8 @@ class Agent(Plugin):
     family: ClassVar[str] = "trainer.rollouts"
     samples: ClassVar[bool] = True
     """False for agents that replay recorded answers: no engine is opened for them."""
+    gives_baseline: ClassVar[bool] = False
+    """True if every group comes with a `Group.baseline`."""
 
     async def play(
         self,

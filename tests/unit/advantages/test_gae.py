@@ -67,7 +67,7 @@ def test_only_whitening_looks_at_other_rows() -> None:
 
 
 def test_failures(make_batch) -> None:
-    with pytest.raises(ValueError, match="gae needs values.*value head"):
+    with pytest.raises(ValueError, match=r"gae needs values.*value head"):
         Gae()(make_batch([[1]], [1.0]))
     with pytest.raises(ValidationError, match="lam"):
         Gae(lam=1.5)

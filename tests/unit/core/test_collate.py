@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from trainer.collate import collate
-from trainer.types import Group, Prompt, Rollout, Score
+from trainer.types import Group, Prompt, Rollout, Score, Status
 
 
 def test_outcome_lands_on_the_last_sampled_token(make_group):
@@ -81,3 +82,31 @@ def test_a_batch_in_which_nothing_was_even_sampled(make_group):
 def test_no_groups_is_an_error():
     with pytest.raises(IndexError):
         collate([])
+
+
+def test_steps_and_dense_rewards_are_kept_apart_from_the_outcome(make_group):
+    group = make_group(values=(1.0, 0.5))
+    first, second = group.rollouts
+    first.score = Score(1.0, tokens={1: [0.0, 0.25]}, steps={1: [0, 1]})
+    second.status = Status.TRUNCATED
+    batch = collate([group])
+    assert batch.outcome.tolist() == [1.0, 0.5]
+    assert batch.truncated.tolist() == [False, True]
+    assert batch.rewards.tolist() == [[0, 0, 0, 1.25], [0, 0, 0.5, 0]]
+    assert batch.extra["process"].tolist() == [[0, 0, 0, 0.25], [0, 0, 0, 0]]
+    assert batch.extra["step_end"].tolist() == [[False, False, True, True], [False] * 4]
+
+
+def test_a_batch_without_steps_has_no_columns_for_them(make_group):
+    assert collate([make_group()]).extra == {}
+
+
+def test_a_baseline_gives_no_row_only_its_return(make_group):
+    with_one, without, unscored = make_group(), make_group(serial=1), make_group(serial=2)
+    greedy = replace(with_one.rollouts[0], score=Score(0.5, spans={1: 0.25}))
+    with_one.baseline = greedy
+    unscored.baseline = replace(greedy, score=Score())
+    batch = collate([with_one, without, unscored])
+    assert batch.group.tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch.parts["greedy"][:2].tolist() == [0.75, 0.75]
+    assert batch.parts["greedy"][2:].isnan().all()

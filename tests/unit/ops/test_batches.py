@@ -41,3 +41,13 @@ def test_merge_pads_and_keeps_groups_apart(make_batch) -> None:
     assert both.parts["p"][0] == 0.5
     assert both.parts["p"].isnan().tolist() == [False, True, True]
     assert both.parts["q"].isnan().tolist() == [True, False, False]
+
+
+def test_merge_fills_extras_and_keeps_row_columns(make_batch) -> None:
+    ends = {"step_end": torch.tensor([[False, True]])}
+    one = make_batch([[0, 1]], [1.0], outcome=torch.tensor([1.0]), extra=ends)
+    two = make_batch([[1, 1, 1]], [2.0], outcome=torch.tensor([2.0]))
+    both = merge([one, two])
+    assert both.outcome.tolist() == [1.0, 2.0]
+    assert both.extra["step_end"].tolist() == [[False, True, False], [False] * 3]
+    assert merge([two, one]).extra["step_end"].dtype is torch.bool

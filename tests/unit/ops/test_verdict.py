@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trainer.ops.verdict import describe, judged, shorten
-from trainer.types import Rollout, Score, ScoreStatus
+from trainer.types import Rollout, Score, ScoreStatus, Span
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,26 @@ def test_reasons_are_one_short_line():
     assert shorten("a\n b\t c") == "a b c"
     assert len(describe(ValueError("x" * 1000))) == 300
     assert describe(ValueError()) == "ValueError"
+
+
+def _steps(ends: list[int]) -> Score:
+    """Of a rollout with one span of two tokens."""
+    span = Span(None, "assistant", "policy", "ab", [1, 2], [True] * 2, [0.0] * 2, [0] * 2)
+    score = Score(1.0, tokens={0: [0.0, 0.5]}, steps={0: ends})
+    return judged([score], [Rollout([span])])[0]
+
+
+def test_step_ends_are_kept() -> None:
+    assert _steps([0, 1]).steps == {0: [0, 1]}
+
+
+@pytest.mark.parametrize("ends", [[2], [-1], [1, 0], [1, 1]])
+def test_step_ends_must_rise_within_the_tokens(ends: list[int]) -> None:
+    score = _steps(ends)
+    assert (score.status, score.steps) == (ScoreStatus.WRONG_LENGTH, {})
+    assert "must rise within its 2 token rewards" in score.reason
+
+
+def test_the_return_counts_turns_and_tokens() -> None:
+    assert Score(1.0, spans={0: 0.25}, tokens={0: [0.5, 0.0]}).total == 1.75
+    assert Score(None).total is None
