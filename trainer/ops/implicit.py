@@ -13,6 +13,9 @@ from torch import Tensor
 from trainer.ops.masked import masked_sum
 from trainer.ops.returns import at_last_action, suffix_sum
 
+TIE = 1e-5
+"""Nats below which two sums of log-ratios differ by rounding alone."""
+
 
 def row_rewards(logprobs: Tensor, reference: Tensor | None, mask: Tensor, beta: float) -> Tensor:
     """[B]: beta D_i over `mask`; with gradient to `logprobs`. `reference` None is 0 everywhere."""
@@ -56,13 +59,15 @@ def other_side(values: Tensor, labels: Tensor, group: Tensor) -> Tensor:
 
 def pair_accuracy(values: Tensor, labels: Tensor, group: Tensor) -> list[float]:
     """For each group, the share of its pairs that `values` [B] order as `labels` [B] do, weighted
-    by |o_i - o_j|; a tie of values counts half, and so does a group of equal labels."""
+    by |o_i - o_j|; values within `TIE` count half, and so does a group of equal labels."""
     found = []
     for own in torch.unique(group).tolist():
         value, label = values[group == own].double(), labels[group == own].double()
         apart = label[:, None] - label
         weight = apart.abs()
-        agree = (torch.sign(value[:, None] - value) * torch.sign(apart) + 1) / 2
+        ahead = value[:, None] - value
+        ahead = ahead.masked_fill(ahead.abs() < TIE, 0.0)
+        agree = (torch.sign(ahead) * torch.sign(apart) + 1) / 2
         total = float(weight.sum())
         found.append(float((weight * agree).sum()) / total if total else 0.5)
     return found

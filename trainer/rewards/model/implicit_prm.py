@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,8 +44,10 @@ class ImplicitPrm(CompositeReward):
     outcome: Reward
     """What labels answers, and is the reward's value: a rule, a verifier, a sum of such."""
     model: Model | None = None
-    """Start weights of phi and of its reference; None: the policy's. Must have the same tokenizer
-    as the policy."""
+    """Start weights of phi; None: the policy's. Must have the same tokenizer as the policy."""
+    reference_model: Model | None = None
+    """Weights of pi_ref where they are not phi's start weights: phi is a reward model that was
+    trained before (recipe `implicit_prm`), and this is what it was trained from."""
     policy: Policy | None = None
     """How phi is run; None: the recipe's policy settings, `lora` included."""
     learner: Optimizer = Optimizer(lr=1e-6, betas=(0.9, 0.999), clip_norm=10.0)
@@ -56,8 +58,8 @@ class ImplicitPrm(CompositeReward):
     are scored by a model that has already learned from earlier ones (the paper's single forward).
     `before`: learn, then score. `reverse`: score everything, then learn. `none`: only score."""
     reference: Literal["frozen", "policy", "none"] = "frozen"
-    """pi_ref: phi's start weights, or the log-probs that the answers were sampled with (use
-    temperature 1), or 0."""
+    """pi_ref: phi's start weights or `reference_model`, the log-probs that the answers were sampled
+    with (use temperature 1), or 0."""
     granularity: Literal["token", "whole"] = "token"
     """`whole` puts the sum of a row on its last token."""
     scale: float = Field(1.0, gt=0)
@@ -67,12 +69,17 @@ class ImplicitPrm(CompositeReward):
     on the number of processes)."""
 
     _trainee: Any = PrivateAttr(None)
+    _anchor: Any = PrivateAttr(None)
     _context: Any = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _fits_together(self) -> ImplicitPrm:
         if self.policy is not None and self.policy.head != "lm":
             raise ValueError(f"policy.head: must be lm, is {self.policy.head}")
+        if self.reference_model is not None and self.reference != "frozen":
+            raise ValueError(
+                f"reference_model: reference: {self.reference} reads no model; leave it out"
+            )
         return self
 
     def children(self) -> dict[str, Reward]:
@@ -82,13 +89,15 @@ class ImplicitPrm(CompositeReward):
         passes = int(self.reference == "frozen") + len(self.loss.needs & {"current_logprobs"})
         passes += self._scores_first + int(self.update == "before")
         optimizer = None if self.update == "none" else self.learner
-        frozen = self.reference == "frozen"
-        own = Beside(self.model, self.policy, optimizer, reference=frozen, passes=passes)
-        return (*super().beside(), own)
+        frozen = self.reference == "frozen" and self.reference_model is None
+        own = [Beside(self.model, self.policy, optimizer, reference=frozen, passes=passes)]
+        if self.reference_model is not None:
+            own.append(Beside(self.reference_model, self.policy, None))
+        return (*super().beside(), *own)
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
-        async with super().open(context):
+        async with super().open(context), AsyncExitStack() as stack:
             if not context.training:
                 yield
                 return
@@ -96,15 +105,20 @@ class ImplicitPrm(CompositeReward):
             if own is None or context.trainees is None:
                 raise ConfigError("model/implicit_prm: only a training run can open it")
             own = own.model_copy(update={"head": "lm", "value_at": "before"})
+            for model in (self.model, self.reference_model):
+                _same_tokens(model, context)
             model = self.model or context.model
-            _same_tokens(model, context)
-            async with own.open(replace(context, model=model)):
-                self._trainee = context.trainees(own, self.loss, self.learner)
-                self._context = context
-                try:
-                    yield
-                finally:
-                    self._trainee = self._context = None
+            await stack.enter_async_context(own.open(replace(context, model=model)))
+            self._trainee = context.trainees(own, self.loss, self.learner)
+            if self.reference_model is not None:
+                self._anchor = own.model_copy(update={"lora": None})
+                other = replace(context, model=self.reference_model)
+                await stack.enter_async_context(self._anchor.open(other))
+            self._context = context
+            try:
+                yield
+            finally:
+                self._trainee = self._anchor = self._context = None
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         return [
@@ -133,16 +147,20 @@ class ImplicitPrm(CompositeReward):
 
         trainee: Trainee = self._trainee
         labels = self._labels(batch)
-        wanted = batch.with_(ref_logprobs=self._reference(trainee, batch))
+        reference = self._reference(trainee, batch)
+        wanted = batch.with_(ref_logprobs=reference)
         scored: Tensor | None = None
+        # Before it has learned, phi is its reference; M would make rounding errors look like more.
+        untouched = step == 1 and self.reference == "frozen" and self._anchor is None
         if self._scores_first:
-            scored = trainee.evaluate(batch).logprobs
+            scored = reference if untouched else trainee.evaluate(batch).logprobs
             wanted = wanted.with_(old_logprobs=scored)
         report: dict[str, float] = {}
         if self.update != "none":
             seen = torch.zeros_like(batch.sampled_logprobs)
             report = trainee.update(wanted, step, seen)
-            scored = seen if self._single else scored
+            if self._single:
+                scored = reference if untouched and self.learner.minibatches == 1 else seen
         if self.update == "before" or scored is None:
             scored = trainee.evaluate(batch).logprobs
         rewards, found = self._rewards(wanted, scored, labels)
@@ -183,6 +201,8 @@ class ImplicitPrm(CompositeReward):
             return batch.sampled_logprobs * batch.mask
         if self.reference == "none":
             return torch.zeros_like(batch.sampled_logprobs)
+        if self._anchor is not None:
+            return _logprobs(self._anchor, batch, self.learner.token_budget)
         return trainee.reference_logprobs(batch)
 
     def _rewards(
@@ -218,9 +238,21 @@ class ImplicitPrm(CompositeReward):
         return rewards.float(), report
 
 
-def _same_tokens(model: Model, context: Context) -> None:
+def _logprobs(policy: Policy, batch: Batch, token_budget: int) -> Tensor:
+    """f[B, T] of an open policy that is not trained."""
+    import torch
+
+    found = torch.zeros_like(batch.sampled_logprobs)
+    rows = batch.mask.any(-1).nonzero().flatten().tolist()
+    with torch.no_grad():
+        for part in policy.plan(batch, rows, token_budget):
+            found[part] = policy.evaluate(batch, part).logprobs.to(found.dtype)
+    return found
+
+
+def _same_tokens(model: Model | None, context: Context) -> None:
     """Raises `ConfigError` if the two tokenizers give a text other ids."""
-    if model == context.model:
+    if model is None or model == context.model:
         return
     own, theirs = (r.tokenizer.get_vocab() for r in (model.renderer(), context.renderer))
     if different := sorted(own.items() ^ theirs.items())[:1]:

@@ -62,7 +62,7 @@ def learned(batch: Batch, gather=lambda value: [value], **fields: Any):
     reward = ImplicitPrm(outcome="text/exact", **fields)
     reward._trainee = FakeTrainee()
     reward._context = type("Context", (), {"gather": staticmethod(gather)})
-    batch, report = asyncio.run(reward.learn([], batch, 1))
+    batch, report = asyncio.run(reward.learn([], batch, 2))
     return batch.extra["process_rewards"], report, reward._trainee
 
 
@@ -243,6 +243,39 @@ def test_the_single_forward_is_what_a_scoring_pass_before_the_update_gives(real)
     for left, right in zip(one, two, strict=True):
         torch.testing.assert_close(left, right)
     assert two[-1].any()
+
+
+def test_before_it_has_learned_there_is_no_rounding_to_blow_up(four):
+    def first(**fields):
+        reward = ImplicitPrm(outcome="text/exact", **fields)
+        reward._trainee = FakeTrainee()
+        reward._context = type("Context", (), {"gather": staticmethod(lambda value: [value])})
+        return asyncio.run(reward.learn([], four, 1))[0].extra["process_rewards"]
+
+    assert not first().any()
+    assert not first(update="reverse").any()
+    assert first(update="before").any()
+    assert first(learner={"minibatches": 2}).any()
+    assert first(reference="none").any()
+
+
+def test_a_model_trained_before_is_measured_against_what_it_was_trained_from(real):
+    other = TinyText(hidden=32, heads=2, intermediate=48, seed=5)
+
+    async def run(**fields: Any) -> torch.Tensor:
+        reward = ImplicitPrm(outcome="text/exact", update="none", normalise="none", **fields)
+        async with reward.open(real_context()):
+            batch, report = await reward.learn([], real, 1)
+            assert "loss" not in report
+        return batch.extra["process_rewards"]
+
+    ahead = asyncio.run(run(reference_model=other))
+    behind = asyncio.run(run(model=other, reference_model=MODEL))
+    assert ahead.any()
+    torch.testing.assert_close(ahead, -behind)
+    assert not asyncio.run(run(reference_model=MODEL)).abs().gt(1e-5).any()
+    with pytest.raises(ValueError, match=r"reference: policy reads no model"):
+        ImplicitPrm(outcome="text/exact", reference="policy", reference_model=other)
 
 
 def test_an_evaluation_opens_no_model():
