@@ -114,8 +114,9 @@ class Run:
             if recipe.rollouts.agent.samples:
                 await stack.enter_async_context(recipe.engine.open(context))
             await stack.enter_async_context(recipe.reward.open(context))
-            if recipe.evaluation.reward is not None:
-                await stack.enter_async_context(recipe.evaluation.reward.open(context))
+            for other in (recipe.evaluation.reward, recipe.evaluation.best_of):
+                if other is not None:
+                    await stack.enter_async_context(other.open(context))
             scorer = await stack.enter_async_context(
                 Scorer.open(
                     recipe.reward,

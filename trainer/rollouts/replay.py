@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class Replay(Agent):
     """Plays the text of a data column, plus the end of turn, as if the policy had written it.
 
-    Every member of a group plays the same text, so `rollouts.group_size` is usually 1.
+    Every member of a group plays the same text, so `rollouts.group_size` is usually 1. Where the
+    column holds a list, member i plays its i-th text, as far as there are any; the reward
+    `recorded` reads a column of labels in the same order.
     """
 
     samples: ClassVar[bool] = False
@@ -35,16 +37,17 @@ class Replay(Agent):
         group_size: int,
         seed: int,
     ) -> Group:
-        text = prompt.meta.get(self.column)
-        if not isinstance(text, str) or not text:
+        held = prompt.meta.get(self.column)
+        texts: list[str] = held[:group_size] if isinstance(held, list) else [held] * group_size
+        if not texts or not all(isinstance(text, str) and text for text in texts):
             raise DataError(
-                f"prompt {prompt.id!r}: rollouts.agent.column: {self.column!r} holds {text!r}, "
-                f"replay needs a text; columns here: {', '.join(sorted(prompt.meta))}"
+                f"prompt {prompt.id!r}: rollouts.agent.column: {self.column!r} holds {held!r:.99}, "
+                f"replay needs a text or a list; columns here: {', '.join(sorted(prompt.meta))}"
             )
         rendered = renderer.render(prompt.messages, name=prompt.id)
-        tokens = [*renderer.encode(text), renderer.stop_ids[0]]
         rollouts = []
-        for member in range(group_size):
+        for member, text in enumerate(texts):
+            tokens = [*renderer.encode(text), renderer.stop_ids[0]]
             session = Session.start(
                 prompt, engine, renderer, sampling, seed=seed, member=member, rendered=rendered
             )
@@ -54,11 +57,12 @@ class Replay(Agent):
                     role="assistant",
                     author="policy",
                     message=text,
-                    tokens=list(tokens),
+                    tokens=tokens,
                     sampled=[True] * len(tokens),
                     logprobs=[0.0] * len(tokens),
                     version=[-1] * len(tokens),
                 )
             )
+            session.rollout.meta["recorded"] = member
             rollouts.append(session.rollout)
         return Group(prompt, rollouts)

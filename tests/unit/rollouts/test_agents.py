@@ -116,3 +116,18 @@ def test_inputs_of_one_span_are_passed_through_and_of_several_concatenated(make_
     rollout.spans[1].inputs = {"pixel_values": torch.zeros(1, 3)}
     assert path_inputs(rollout, 1)["pixel_values"].shape == (3, 3)
     assert path_inputs(rollout, None) == {}
+
+
+async def test_replay_plays_a_list_one_text_to_each(stage):
+    engine, renderer = stage
+    prompt = Prompt("p", PROMPT.messages, meta={"responses": ["1", "2", "3"]})
+    agent = find(Agent, "replay")(column="responses")
+    group = await agent.play(prompt, engine, renderer, Sampling(), group_size=2, seed=0)
+    assert [r.reply for r in group.rollouts] == ["1", "2"]
+    assert [r.meta["recorded"] for r in group.rollouts] == [0, 1]
+    group = await agent.play(prompt, engine, renderer, Sampling(), group_size=5, seed=0)
+    assert len(group.rollouts) == 3
+    for bad in ([], ["1", ""], [1]):
+        prompt = Prompt("p", PROMPT.messages, meta={"responses": bad})
+        with pytest.raises(DataError, match="responses"):
+            await agent.play(prompt, engine, renderer, Sampling(), group_size=2, seed=0)
