@@ -15,9 +15,9 @@ PACKAGE = ROOT / "trainer"
 FAMILIES = {base.parent.name for base in PACKAGE.glob("*/base.py")}
 LAYERS = {
     **dict.fromkeys(("types", "plugin", "errors"), 0),
-    **dict.fromkeys(("context", "learning", "renderer", "vllm_adapter"), 2),
-    **dict.fromkeys(("config", "yaml"), 4),
-    **dict.fromkeys(("cli", "__main__", "check", "show", "schema", "doctor"), 6),
+    **dict.fromkeys(("context", "learning", "renderer", "value_model", "vllm_adapter"), 2),
+    **dict.fromkeys(("claim", "config", "yaml"), 4),
+    **dict.fromkeys(("arm", "cli", "__main__", "check", "show", "schema", "doctor"), 6),
 }
 """Of modules at the top of the package; the others there are drivers, layer 5."""
 MODULES = {

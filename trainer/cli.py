@@ -136,11 +136,54 @@ def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from trainer.check import check_recipe
+    from trainer.outcome_page import claims_page
+    from trainer.reproduce import check_claim
+    from trainer.stage_models import planned
 
-    checks = [check_recipe(recipe) for recipe in recipes]
+    checks = [check_recipe(recipe) for recipe in planned(recipes)]
     for check in checks:
         Console().print(check)
+    if (claim := check_claim(Path(arguments.recipe), arguments.scale)) is not None:
+        Console().print(claims_page({recipes[-1].name: claim}))
     return MISUSED if any(check.problems for check in checks) else 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from trainer.outcome_page import claims_page, page
+    from trainer.reproduce import Request, claims, reproduce
+
+    console = Console()
+    if arguments.recipe is None:
+        console.print(claims_page(claims()))
+        return 0
+    request = Request(
+        recipe=arguments.recipe,
+        settings=tuple(arguments.overrides),
+        seeds=arguments.seeds,
+        arms=arguments.arms,
+        scale=arguments.scale,
+        jobs=arguments.jobs,
+        output=arguments.output,
+        fresh=arguments.fresh,
+    )
+    outcome, failed, folder = reproduce(request, console)
+    console.print(page(outcome))
+    console.print(f"written: {folder}/table.md, results.json, curves.png", highlight=False)
+    for name, text in failed.items():
+        _say(f"{name} failed (its log: {folder}/{name}.log):\n{text}")
+    return FAILED if failed else 0
+
+
+def _listed(item: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """Type of an argument like `0,1,2`."""
+
+    def several(text: str) -> tuple[T, ...]:
+        return tuple(item(one) for one in text.split(",") if one)
+
+    several.__name__ = f"comma-separated {item.__name__}"
+    return several
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -251,6 +294,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--output", type=Path, help="also write the table as JSON")
     add_recipe("check", _check, "print the whole plan of a run, without loading weights")
+    again = add("reproduce", _reproduce, "show a method's claim against its baselines, over seeds")
+    again.add_argument("recipe", nargs="?", help="a name in recipes/, or a YAML file; none: list")
+    again.add_argument("overrides", nargs="*", metavar="key=value", help="for every arm")
+    again.add_argument("--seeds", type=_listed(int), help="such as 0,1,2 (default: the claim's)")
+    again.add_argument("--arms", type=_listed(str), help="only these (default: all)")
+    again.add_argument("--scale", help="section of `scales` to use (default: tiny)")
+    again.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    again.add_argument("--output", type=Path, default=Path("runs/reproduce"))
+    again.add_argument("--fresh", action="store_true", help="forget earlier runs of these arms")
+    again.set_defaults(
+        interrupted=": the same command without --fresh goes on from what is finished"
+    )
     server = add_recipe("serve", _serve, "start a recipe's vLLM servers on this node")
     server.add_argument(
         "--host",

@@ -198,8 +198,15 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _values_have_a_source(self) -> Recipe:
         wanted = "values" in self.needs
-        if self.policy.head == "value":
+        if self.policy.head == "value" and self.rollouts.agent.samples:
             raise ValueError("policy.head: value cannot write answers; use lm, or both")
+        if self.loss.trains_values != (self.policy.head == "value"):
+            raise ValueError(
+                f"loss: {self.loss.name()} trains a value head: set policy.head: value"
+                if self.loss.trains_values
+                else f"policy.head: value has no log-probs for loss: {self.loss.name()}; use a "
+                "loss of reward models (step_bce, bradley_terry), or head: lm"
+            )
         if self.critic is not None and self.policy.head == "both":
             raise ValueError(
                 "policy.head: both and critic: are two sources of values; keep one of them"
@@ -230,10 +237,13 @@ class Recipe(Frozen):
         if "sampled_logprobs" not in self.needs:
             return self
         who = [p.name() for p in (self.loss, *self.modifiers) if "sampled_logprobs" in p.needs]
-        if len(who) > 1:
+        weighing = [p.name() for p in self.modifiers if p.scales_loss and p.name() in who]
+        if "sampled_logprobs" in self.loss.needs:
+            weighing.insert(0, self.loss.name())
+        if len(weighing) > 1:
             raise ValueError(
-                f"{' and '.join(who)} would each weigh by the distance between engine and policy: "
-                "keep one of them"
+                f"{' and '.join(weighing)} would each weigh by the distance between engine and "
+                "policy: keep one of them"
             )
         if self.learner.old_logprobs == "sampled":
             raise ValueError(

@@ -67,8 +67,8 @@ async def evaluate_checkpoint(recipe: Recipe, checkpoint: str = "latest") -> dic
     async with Run.open(recipe, training=False) as run:
         if checkpoint != "start":
             run.step = _step(run, checkpoint)
-            load_policy(recipe.policy, run.checkpoints.path(run.step))
-            load_reward(recipe.reward, run.checkpoints.path(run.step))
+            load_policy(run.recipe.policy, run.checkpoints.path(run.step))
+            load_reward(run.recipe.reward, run.checkpoints.path(run.step))
         await run.publish()
         return await measure(run, run.step)
 

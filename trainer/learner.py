@@ -113,11 +113,14 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """What decides the next update besides the policy's weights."""
         state = self.updater.state_dict()
+        state["modifiers"] = [modifier.state_dict() for modifier in self.recipe.modifiers]
         return state if self.critic is None else state | {"critic": self.critic.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undoes `state_dict`."""
         self.updater.load_state_dict(state)
+        for modifier, own in zip(self.recipe.modifiers, state["modifiers"], strict=True):
+            modifier.load_state_dict(own)
         if self.critic is not None:
             self.critic.load_state_dict(state["critic"])
 

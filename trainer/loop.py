@@ -28,7 +28,7 @@ async def train(recipe: Recipe, *, fresh: bool = False) -> None:
             batch, report = await run.learn(groups, collate(groups))
             report |= await run.update(await run.annotate(batch))
             gathered = await run.gather(groups)
-            report |= summarize(gathered, version=step - 1)
+            report |= summarize(gathered, step - 1, recipe.evaluation.threshold)
             run.observe(gathered, learned=report["train/active_rows"] > 0)
             report |= await run.publish()
             report |= await evaluate(run, step)

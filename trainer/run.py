@@ -24,6 +24,7 @@ from trainer.run_folder import folder_of, prepare_folder
 from trainer.run_state import load_run, own_state, save_run
 from trainer.scoring import Scorer
 from trainer.signal import SignalWatch
+from trainer.stage_models import in_place
 from trainer.summarize import Gathered, lean
 from trainer.trainees import Trainees
 from trainer.weights.base import probe_rows
@@ -75,6 +76,7 @@ class Run:
         `training=False` leaves the run folder as it is, loads no checkpoint and logs nothing: for
         evaluations. Raises `ConfigError` if the folder holds a run of another recipe.
         """
+        recipe = in_place(recipe)
         async with AsyncExitStack() as stack:
             if recipe.threads:
                 torch.set_num_threads(recipe.threads)

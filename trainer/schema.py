@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, BeforeValidator
 from pydantic.json_schema import models_json_schema
 
+from trainer.claim import Claim
 from trainer.config import Recipe
 from trainer.plugin import Plugin, find, names
 from trainer.yaml import models
@@ -26,6 +27,7 @@ def recipe_schema() -> dict[str, Any]:
     """Draft 2020-12 schema with every plug-in that ships, each with its fields and docstrings."""
     classes: dict[type[BaseModel], None] = {}
     _reach(Recipe, classes)
+    _reach(Claim, classes)
     families = [cls for cls in classes if issubclass(cls, Plugin) and "family" in vars(cls)]
     shipped = {base: [find(base, name) for name in names(base)] for base in families}
     refs, top = models_json_schema([(cls, "validation") for cls in classes], ref_template=REF)
@@ -97,6 +99,7 @@ def _file(recipe: dict[str, Any]) -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": section,
             },
+            "claim": {"$ref": REF.format(model="Claim")},
             **recipe["properties"],
         },
     }

@@ -1,4 +1,5 @@
-"""The stages of a recipe, in order: each starts from the weights the one before it exported."""
+"""The stages of a recipe, in order: each starts from the weights the one before it exported, or
+from those of the stage that its `model` names."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.checkpoint import Checkpoints
 from trainer.config import Recipe
 from trainer.curves import draw_curves
-from trainer.errors import CheckpointError
 from trainer.loop import train
 from trainer.models.pretrained import Pretrained
+from trainer.models.stage import Stage
 from trainer.run_folder import clear_folder, folder_of
+from trainer.stage_models import exported
 
 
 async def run_stages(recipes: Sequence[Recipe], *, fresh: bool = False) -> Path:
@@ -37,19 +38,8 @@ async def run_stages(recipes: Sequence[Recipe], *, fresh: bool = False) -> Path:
     return folder_of(recipes[-1])
 
 
-def exported(recipe: Recipe) -> Path:
-    """The `model/` folder of a stage's newest checkpoint; raises `CheckpointError` if none."""
-    folder = folder_of(recipe)
-    checkpoints = Checkpoints(folder, recipe.checkpoint.keep)
-    step = checkpoints.latest()
-    model = checkpoints.path(step) / "model" if step is not None else None
-    if model is None or not model.is_dir():
-        raise CheckpointError(
-            f"stage {recipe.stage!r} left no exported model in {folder}; set "
-            "checkpoint.export: last and let it finish"
-        )
-    return model
-
-
 def _continuing(recipe: Recipe, previous: Recipe) -> Recipe:
+    """`model: {type: stage, ...}` says itself which stage it goes on from."""
+    if isinstance(recipe.model, Stage):
+        return recipe
     return recipe.model_copy(update={"model": Pretrained(path=str(exported(previous)))})

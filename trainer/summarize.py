@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from trainer.ops.lean import lean_prompt, lean_rollout
-from trainer.types import Group, ScoreStatus, Status
+from trainer.types import Group, Rollout, ScoreStatus, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ def lean(groups: Sequence[Group]) -> list[Group]:
     ]
 
 
-def summarize(step: Gathered, version: int) -> dict[str, float]:
-    """`version`: of the weights before the update, so lag 0 is on-policy.
+def summarize(step: Gathered, version: int, right: float = 1.0) -> dict[str, float]:
+    """`version`: of the weights before the update, so lag 0 is on-policy. `right`: the value from
+    which an answer counts as right, for the lengths of right and wrong ones.
 
     Reward figures are over scored rollouts only; a step without any has none of them.
     """
@@ -85,6 +86,10 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
     baselines = [g.baseline.score.value for g in groups if g.baseline and g.baseline.score]
     if known := [value for value in baselines if value is not None]:
         report["reward/greedy"] = fmean(known)
+    for kind, wanted in (("right", True), ("wrong", False)):
+        found = [len(r.completion) for r in rollouts if _is_right(r, right) is wanted]
+        if found:
+            report[f"rollout/length_{kind}"] = fmean(found)
     for name in sorted({name for score in scored for name in score.parts}):
         part = [p for score in scored if (p := score.parts.get(name)) is not None]
         if part:
@@ -92,6 +97,12 @@ def summarize(step: Gathered, version: int) -> dict[str, float]:
     for name, metric in sorted(step.metrics.items()):
         report[f"reward/metric/{name}"] = fmean(metric)  # fmean adds exactly: order is no matter
     return report
+
+
+def _is_right(rollout: Rollout, least: float) -> bool | None:
+    """None: it was not scored."""
+    value = rollout.score.value if rollout.score else None
+    return None if value is None else value >= least
 
 
 def _by_serial(groups: Iterable[Group]) -> list[Group]:

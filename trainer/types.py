@@ -59,6 +59,8 @@ class Prompt:
     """The whole data row."""
     serial: int = 0
     """Position in the run's stream of prompts: with the run's seed it fixes every sample."""
+    origin: str = ""
+    """How errors name the data row: `data/train.jsonl:17`."""
 
 
 @dataclass(slots=True)

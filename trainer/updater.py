@@ -206,6 +206,7 @@ class Updater:
             count_empty_rows=loss.count_empty_rows,
             all_reduce=self.distributed.all_reduce_sum,
         )
+        mini = mini.with_(extra=mini.extra | {"scale": scale})
         spare = take(batch, [int(batch.length.argmin())])
         return _Minibatch(mini, scale, spare, first, torch.zeros_like(mini.sampled_logprobs))
 
@@ -258,15 +259,34 @@ class Updater:
         """Micro-batches, largest first: memory runs out early or not at all."""
         if not rows:
             return []
-        plan = self.policy.plan(batch, rows, self.token_budget)
+        whole = self.job.loss.couples_rows
+        plan = (self._whole_groups if whole else self._rows)(batch, rows)
         length = batch.length.tolist()
         return sorted(plan, key=lambda part: -sum(length[row] for row in part))
+
+    def _rows(self, batch: Batch, rows: Sequence[int]) -> list[list[int]]:
+        return self.policy.plan(batch, rows, self.token_budget)
+
+    def _whole_groups(self, batch: Batch, rows: Sequence[int]) -> list[list[int]]:
+        """A group above the budget is alone."""
+        groups: dict[int, list[int]] = {}
+        for row in rows:
+            groups.setdefault(int(batch.group[row]), []).append(row)
+        plan: list[list[int]] = []
+        for own in groups.values():
+            wider = [*plan[-1], *own] if plan else own
+            if plan and len(self._rows(batch, wider)) == 1:
+                plan[-1] = wider
+            else:
+                plan.append(own)
+        return plan
 
     def _finer(
         self, batch: Batch, rows: Sequence[int], plan: Sequence[list[int]], full: str
     ) -> list[list[int]]:
         """A plan with more micro-batches; raises `CohortError` where there is none."""
-        if all(len(part) <= 1 for part in plan):
+        whole = self.job.loss.couples_rows
+        if all(len(set(batch.group[part].tolist()) if whole else part) <= 1 for part in plan):
             raise CohortError(
                 "out of memory on a micro-batch of a single row: lower "
                 "rollouts.sampling.max_tokens, or set policy.gradient_checkpointing: true "

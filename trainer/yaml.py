@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from trainer.claim import Claim, Stated
 from trainer.config import Recipe
 from trainer.errors import ConfigError
 from trainer.ops.yaml12 import Dumper, Section, parse
@@ -24,7 +25,7 @@ from trainer.plugin import Plugin, find
 B = TypeVar("B", bound=BaseModel)
 P = TypeVar("P", bound=Plugin)
 
-DIRECTIVES = frozenset({"extends", "scale", "scales", "stages"})
+DIRECTIVES = frozenset({"claim", "extends", "scale", "scales", "stages"})
 """Keys of a file that are not fields of a `Recipe`."""
 
 
@@ -64,6 +65,15 @@ def load_recipe(
         own["stage"] = name
         recipes.append(_validated(Recipe, str(path), _typed(own)))
     return recipes
+
+
+def load_claim(path: str | Path) -> Claim | None:
+    """The `claim` section of a file; None if it has none (one in a file it extends is not its)."""
+    _, tree = _files(Path(path), ())[-1]
+    if "claim" not in tree:
+        return None
+    section = Section({"claim": tree["claim"]}, where=tree.where)
+    return _validated(Stated, str(path), section).claim
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -196,6 +206,7 @@ def _layers(files: list[tuple[Path, Section]], scale: str) -> Section:
     for path, body in files:
         sections = _section(body.pop("scales", None), f"{path}: scales")
         body.pop("scale", None)
+        body.pop("claim", None)
         tree = _merged(tree, body, path)
         own = _section(sections.get(scale), f"{path}: scales.{scale}")
         if bad := DIRECTIVES.intersection(own) - {"stages"}:

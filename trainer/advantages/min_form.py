@@ -30,8 +30,9 @@ class MinForm(Advantage):
 
     temperature: float = Field(0.1, gt=0, allow_inf_nan=False)
     """T. Towards 0 the sum becomes the minimum."""
-    weighting: Literal["softmin", "uniform"] = "softmin"
-    """`uniform`: w = 1 / steps of the row (the mean form that PURE compares with)."""
+    weighting: Literal["softmin", "uniform", "sum"] = "softmin"
+    """`uniform`: w = 1 / steps of the row (the mean form that PURE compares with). `sum`: w = 1, so
+    that every further step above 0 earns more: the form that gets hacked."""
     baseline: Literal["token", "step", "none"] = "token"
     outcome_coef: float = Field(1.0, ge=0, allow_inf_nan=False)
     """0: step scores alone (PURE's mode PRM)."""
@@ -51,6 +52,8 @@ class MinForm(Advantage):
         scores = process.masked_fill(~ends, 0.0)
         if self.weighting == "softmin":
             weights = softmin_weights(scores, ends, self.temperature)
+        elif self.weighting == "sum":
+            weights = ends.double()
         else:
             weights = ends.double() / ends.double().sum(-1, keepdim=True).clamp(min=1)
         rewards = weights * scores

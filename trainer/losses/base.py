@@ -39,6 +39,12 @@ class Loss(Plugin):
     """True lets the learner skip rows whose advantages are all 0: exact, and much faster late in
     training."""
 
+    couples_rows: ClassVar[bool] = False
+    """True where a row's loss depends on other rows of its group: micro-batches are then whole
+    groups."""
+    trains_values: ClassVar[bool] = False
+    """True for the losses of reward models: they train `policy.head: value` on recorded answers."""
+
     aggregation: Aggregation = "token_mean"
     """How per-action losses become one number; see `trainer.ops.aggregation`."""
     length_norm: int | None = Field(None, gt=0)

@@ -54,13 +54,14 @@ class DecoupledPpo(Loss):
         return self
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        from trainer.ops.filled import filled
         from trainer.ops.surrogate import clipped_surrogate
 
         logprobs = evaluation.logprobs
         proximal = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
         per_action, metrics = clipped_surrogate(
             self._bounded(logprobs - proximal),
-            batch.advantages,
+            filled(batch.advantages, "advantages"),
             clip_low=self.clip_low,
             clip_high=self.clip_high,
             dual_clip=self.dual_clip,

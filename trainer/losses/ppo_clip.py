@@ -33,13 +33,13 @@ class PpoClip(Loss):
     """Bound of |log rho| before exp, so that no ratio overflows."""
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        from trainer.ops.surrogate import clipped_surrogate
+        from trainer.ops.filled import filled
+        from trainer.ops.surrogate import clipped_surrogate, log_ratio
 
-        logprobs = evaluation.logprobs
-        old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
+        bound = self.log_ratio_clamp
         return clipped_surrogate(
-            (logprobs - old).clamp(-self.log_ratio_clamp, self.log_ratio_clamp),
-            batch.advantages,
+            log_ratio(evaluation, batch).clamp(-bound, bound),
+            filled(batch.advantages, "advantages"),
             clip_low=self.clip_low,
             clip_high=self.clip_high,
             dual_clip=self.dual_clip,

@@ -34,6 +34,11 @@ class Model(Plugin):
         """
         raise NotImplementedError
 
+    def value_head(self) -> dict[str, Any] | None:
+        """Tensors of a head that was trained and saved with the model, `weight` f[1, D] and `bias`
+        f[1]: a critic or a reward model goes on from it. None: the head starts at 0."""
+        return None
+
     def save_assets(self, folder: Path) -> None:
         """Writes config, tokenizer and processor beside exported weights, so that `folder`
         loads with transformers' `from_pretrained`."""

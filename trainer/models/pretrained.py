@@ -72,6 +72,16 @@ class Pretrained(Model):
             attn_implementation=attn_implementation,
         ).eval()
 
+    def value_head(self) -> dict[str, Any] | None:
+        """Of an exported critic or reward model, or of a transformers checkpoint for sequence or
+        token classification with one label, or two (the second one's logit less the first's)."""
+        from trainer.ops.value_heads import saved_head
+
+        try:
+            return saved_head(lambda name: self._files((name,)).get(name))
+        except ValueError as error:
+            raise ConfigError(f"model.path: {self.path!r}: {error}") from error
+
     def save_assets(self, folder: Path) -> None:
         config = self.config()
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,18 +140,25 @@ class Pretrained(Model):
             return None
 
     def _copy(self, names: tuple[str, ...], folder: Path) -> None:
+        for name, found in self._files(names).items():
+            if found.resolve() != (folder / name).resolve():
+                shutil.copyfile(found, folder / name)
+
+    def _files(self, names: tuple[str, ...]) -> dict[str, Path]:
+        """Where those of the model's files are that exist."""
         from transformers.utils import cached_file
 
-        for name in names:
-            found = cached_file(
+        found = {
+            name: cached_file(
                 self._location(),
                 name,
                 revision=self.revision,
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,
             )
-            if found is not None and Path(found).resolve() != (folder / name).resolve():
-                shutil.copyfile(found, folder / name)
+            for name in names
+        }
+        return {name: Path(path) for name, path in found.items() if path is not None}
 
     def _location(self) -> str:
         path = Path(self.path).expanduser()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.plugin import Plugin
 
@@ -51,5 +51,15 @@ class Modifier(Plugin):
     def on_loss(
         self, per_action: Tensor, evaluation: Evaluation, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """After the loss, before aggregation; metrics as in `Loss`."""
+        """After the loss, before aggregation; metrics as in `Loss`. `batch.extra["scale"]`
+        f[B, T] is what the learner will multiply by: divided out, a term has its own
+        denominator."""
         return per_action, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides the next step besides the fields, the same on every process; takes
+        `torch.save`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undoes `state_dict`."""

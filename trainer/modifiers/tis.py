@@ -52,6 +52,9 @@ class Tis(Modifier):
     clipped and before any modifier adds a term, whatever the order in the recipe: a KL or entropy
     term is never weighed. Denominators keep counting what is masked.
 
+    The metrics `mismatch_k1`, `_k3` and `_chi2` measure the distance. To reject by such statistics,
+    out of the denominators too, use `rejection`.
+
     Source: verl `rollout_corr_helper`, TRL `vllm_importance_sampling_mode`, OpenRLHF; for
     `off_policy_delta` DeepSeek-V3.2 (arXiv 2512.02556).
     """
@@ -135,6 +138,7 @@ class Tis(Modifier):
             weight = batch.extra.get("tis_weight", weight)
             per_action = per_action * weight
             metrics = {"tis_weight": weight, "tis_cut": cut.float()}
+            metrics |= self._mismatch(old - batch.sampled_logprobs, batch.mask)
         if self.off_policy_delta is not None:
             from trainer.ops.masked import masked_mean
 
@@ -143,6 +147,18 @@ class Tis(Modifier):
             per_action = per_action.masked_fill(dropped, 0.0)
             metrics["tis_off_policy"] = dropped.float()
         return per_action, metrics
+
+    def _mismatch(self, log_ratio: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """verl's statistics of the distance: k1 and k3 estimate KL(engine || policy), chi2 is
+        E[r^2] - 1 over the engine's tokens."""
+        import torch
+
+        d = torch.where(mask, log_ratio, 0.0).clamp(-self.log_ratio_clamp, self.log_ratio_clamp)
+        return {
+            "mismatch_k1": -d,
+            "mismatch_k3": d.exp() - 1 - d,
+            "mismatch_chi2": (2 * d).exp() - 1,
+        }
 
     def _weighed(self, log_ratio: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Weights, and b[B, T]: where the band changed one."""

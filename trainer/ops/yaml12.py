@@ -119,3 +119,17 @@ def parse(text: str, source: str, *, lines: bool = True) -> Any:
         raise ConfigError(f"{source}: not YAML: {error}") from None
     finally:
         loader.dispose()
+
+
+def flow(value: Any) -> str:
+    """`value` on one line, as `parse` reads it back: `{clip_high: 0.2}`, `[]`, `'no'`."""
+    listed = yaml.dump(
+        [_plain(value)], Dumper=Dumper, default_flow_style=True, sort_keys=False, width=float("inf")
+    )
+    return listed.strip()[1:-1]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

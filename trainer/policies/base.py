@@ -241,17 +241,22 @@ class Policy(Plugin):
 
     def export(self, folder: pathlib.Path) -> None:
         """Writes weights, config and tokenizer so that transformers' `from_pretrained` loads
-        them; with LoRA also the bare adapter, under `adapter/`. In a sharded run every process
-        calls it, rank 0 writes."""
+        them; with LoRA also the bare adapter, under `adapter/`; a value head under `value_head/`.
+        In a sharded run every process calls it, rank 0 writes."""
         from safetensors.torch import save_file
+
+        from trainer.ops.value_heads import head_tensors, save_head
 
         live = self._opened
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.weights()}
+        head = head_tensors(live.inner.value_head) if self.head != "lm" else None
         if live.context.rank:
             return
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         live.context.model.save_assets(folder)
+        if head is not None:
+            save_head(head, folder)
         if live.adapter is not None:
             live.adapter.save_pretrained(folder / "adapter")
 
@@ -295,6 +300,8 @@ class Policy(Plugin):
             )
         compute = getattr(torch, compute_dtype(self.dtype, context.device))
         module = LogprobModel(model, head_chunk=self.head_chunk, compute=compute, head=self.head)
+        if self.head != "lm" and (saved := context.model.value_head()) is not None:
+            module.value_head.load_state_dict(saved)
         return module.to(context.device).train(), adapter
 
     def _allowed(self, tokens: Tensor) -> Tensor:

@@ -286,6 +286,7 @@ class OpenTable:
             task=self.table.task if value.get("task") is None else str(value["task"]),
             meta=without_pixels(row),
             serial=serial,
+            origin=where,
         )
 
 

@@ -1,30 +1,14 @@
-"""Labels that the data brings with its answers."""
+"""The reward that a replayed answer was recorded with."""
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from trainer.rewards.base import PointwiseReward, Verdict
-from trainer.types import Prompt, Rollout, Score, ScoreStatus
+from trainer.rewards.base import Reward, RewardContext
+from trainer.types import Group, Score
 
 
-class Recorded(PointwiseReward):
-    """The number (or true / false) in a data column; of a list, the one that belongs to the answer
-    that `rollouts.agent: replay` plays. null, or a list that is too short, does not apply.
-    """
+class Recorded(Reward):
+    """value = `Rollout.meta["recorded"]`, which agents such as `replay_pairs` set; None where the
+    agent did not."""
 
-    column: str = Field("correctness", min_length=1)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({f"meta.{self.column}"})
-
-    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
-        label = prompt.meta.get(self.column)
-        if isinstance(label, list):
-            place = rollout.meta.get("recorded", 0)
-            label = label[place] if place < len(label) else None
-        if label is None:
-            reason = f"no label in column {self.column!r}"
-            return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
-        return float(label)
+    async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
+        return [Score(value=rollout.meta.get("recorded")) for rollout in group.rollouts]

@@ -18,14 +18,16 @@ class Replay(Agent):
     """Plays the text of a data column, plus the end of turn, as if the policy had written it.
 
     Every member of a group plays the same text, so `rollouts.group_size` is usually 1. Where the
-    column holds a list, member i plays its i-th text, as far as there are any; the reward
-    `recorded` reads a column of labels in the same order.
+    column holds a list, member i plays its i-th text, as far as there are any.
     """
 
     samples: ClassVar[bool] = False
 
     column: str = "demonstration"
-    """Data column with the assistant's answer."""
+    """Data column with the assistant's answer, or a list of them."""
+    labels: str | None = None
+    """Data column with what each answer was worth (a number, true, false, or null for unknown): the
+    value of `reward: recorded`."""
 
     async def play(
         self,
@@ -44,6 +46,7 @@ class Replay(Agent):
                 f"prompt {prompt.id!r}: rollouts.agent.column: {self.column!r} holds {held!r:.99}, "
                 f"replay needs a text or a list; columns here: {', '.join(sorted(prompt.meta))}"
             )
+        labels = self._labels(prompt, len(texts))
         rendered = renderer.render(prompt.messages, name=prompt.id)
         rollouts = []
         for member, text in enumerate(texts):
@@ -63,6 +66,20 @@ class Replay(Agent):
                     version=[-1] * len(tokens),
                 )
             )
-            session.rollout.meta["recorded"] = member
+            if labels is not None:
+                session.rollout.meta["recorded"] = labels[member]
             rollouts.append(session.rollout)
         return Group(prompt, rollouts)
+
+    def _labels(self, prompt: Prompt, count: int) -> list[float | None] | None:
+        if self.labels is None:
+            return None
+        held = prompt.meta.get(self.labels)
+        found = held if isinstance(held, list) else [held] * count
+        numbers = all(one is None or isinstance(one, (bool, int, float)) for one in found)
+        if len(found) < count or not numbers:
+            raise DataError(
+                f"prompt {prompt.id!r}: rollouts.agent.labels: {self.labels!r} holds {held!r:.99}, "
+                f"replay needs a number, or one for each of the {count} answers"
+            )
+        return [None if one is None else float(one) for one in found]

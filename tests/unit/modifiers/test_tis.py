@@ -155,7 +155,16 @@ def test_off_policy_rows_with_a_negative_advantage_are_dropped(make_batch) -> No
     loss, metrics = weighed(batch, logprobs, off_policy_delta=0.5)  # and with weights
     assert loss[0].tolist() == [0, 0]
     assert loss[1].tolist() == pytest.approx([math.exp(-1), math.exp(-0.2)])
-    assert set(metrics) == {"tis_weight", "tis_cut", "tis_off_policy"}
+    assert {"tis_weight", "tis_cut", "tis_off_policy"} <= set(metrics)
+
+
+def test_the_distance_is_measured(batch) -> None:
+    """verl's k1 and k3 of KL(engine || policy), and chi2, with d = logp_old - logp_engine."""
+    _, metrics = weighed(batch, mode="token_mask")
+    d = LOG_RATIO.masked_fill(~batch.mask, 0.0)
+    assert_close(metrics["mismatch_k1"], -d)
+    assert_close(metrics["mismatch_k3"], d.exp() - 1 - d)
+    assert_close(metrics["mismatch_chi2"], (2 * d).exp() - 1)
 
 
 def test_what_it_tells_the_learner() -> None:

@@ -32,6 +32,10 @@ class Arithmetic(Table):
     """Problems kept out of training: a share or a count."""
     teacher_error: float = Field(0.6, ge=0, le=1)
     """Share of demonstrations with one wrong step, from which the teacher goes on."""
+    idle: float = Field(0.0, ge=0, lt=1)
+    """Chance of each further dot after the answer, `</answer>....`: a teacher who does not come to
+    an end. The lengths of what a model learns from it are free to grow and to shrink, 1 / (1 - idle)
+    - 1 dots on average, and say nothing about the answer."""
 
     @model_validator(mode="after")
     def _left_to_right(self) -> Arithmetic:
@@ -77,7 +81,10 @@ class Arithmetic(Table):
                 total = max(least, total + rng.choice((-2, -1, 1, 2)))
             steps.append(f"{before}{sign}{number}={total:0{width}d}")
         thought = ",".join(steps[:-1]) or f"{numbers[0]}{operators[0]}{numbers[1]}"
-        return f"<think>{thought}</think><answer>{total}</answer>"
+        dots = 0
+        while rng.random() < self.idle:
+            dots += 1
+        return f"<think>{thought}</think><answer>{total}</answer>{'.' * dots}"
 
 
 def _totals(numbers: list[int], operators: list[str]) -> list[Any]:

@@ -1,0 +1,104 @@
+"""A served reward model of whole answers, against transformers' own forward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2ForSequenceClassification
+
+from trainer.context import Context
+from trainer.errors import ConfigError
+from trainer.models.pretrained import Pretrained
+from trainer.models.tiny_text import TinyText
+from trainer.rewards.model.reward_model import RewardModel
+from trainer.types import Group, Prompt, Rollout, Span, Status
+
+SMALL = TinyText(hidden=24, layers=2, heads=2, intermediate=32)
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return SMALL.renderer()
+
+
+@pytest.fixture
+def context(tmp_path, renderer):
+    return Context(tmp_path, 0, 1, "cpu", 0, 1, SMALL, renderer)
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """(transformers' model with one label, our model of the folder it is saved in)."""
+    config = SMALL.config()
+    config.num_labels = 1
+    torch.manual_seed(5)
+    network = Qwen2ForSequenceClassification(config).eval()
+    SMALL.save_assets(tmp_path / "rm")
+    network.save_pretrained(tmp_path / "rm")
+    return network, Pretrained(path=str(tmp_path / "rm"))
+
+
+def group_of(renderer, *replies: str, status: Status = Status.OK) -> Group:
+    question = renderer.encode("1+2=")
+    rollouts = []
+    for reply in replies:
+        tokens = [*renderer.encode(reply), renderer.stop_ids[0]] if reply else []
+        n = len(tokens)
+        asked = Span(None, "user", "data", "1+2=", question, [False] * 4, [0.0] * 4, [-1] * 4)
+        own = Span(0, "assistant", "policy", reply, tokens, [True] * n, [0.0] * n, [0] * n)
+        rollouts.append(Rollout([asked, own], status))
+    return Group(Prompt("p", ({"role": "user", "content": "1+2="},)), rollouts)
+
+
+async def test_values_are_those_of_a_sequence_classifier(classifier, context, renderer):
+    network, model = classifier
+    group = group_of(renderer, "3", "<answer>4</answer>", "")
+    async with RewardModel(model=model).open(context):
+        pass
+    reward = RewardModel(model=model)
+    async with reward.open(context):
+        found = await reward.score(group, None)  # type: ignore[arg-type]
+    for rollout, one in zip(group.rollouts[:2], found, strict=False):
+        tokens = torch.tensor([[t for span in rollout.spans for t in span.tokens]])
+        with torch.no_grad():  # its score is of the last token that is no padding
+            expected = network(tokens).logits.item()
+        assert one.value == pytest.approx(expected, abs=1e-5)
+    assert found[2].value is None, "nothing was written: nothing to judge"
+
+
+async def test_scale_offset_probability_and_truncation(classifier, context, renderer):
+    _, model = classifier
+    group = group_of(renderer, "3")
+    plain, moved = RewardModel(model=model), RewardModel(model=model, scale=2.0, offset=0.5)
+    chance = RewardModel(model=model, unit="probability")
+    values = []
+    for reward in (plain, moved, chance):
+        async with reward.open(context):
+            values.append((await reward.score(group, None))[0].value)  # type: ignore[arg-type]
+    assert values[1] == pytest.approx(2 * (values[0] - 0.5))
+    assert values[2] == pytest.approx(torch.tensor(values[0]).sigmoid().item())
+    cut = RewardModel(model=model, truncated=-3.0)
+    async with cut.open(context):
+        (one,) = await cut.score(group_of(renderer, "3", status=Status.TRUNCATED), None)  # type: ignore[arg-type]
+        assert one.value == -3.0
+
+
+async def test_it_reads_text_in_its_own_template(classifier, context, renderer):
+    network, model = classifier
+    reward = RewardModel(model=model, reads="text")
+    async with reward.open(context):
+        (one, none) = await reward.score(group_of(renderer, "3", ""), None)  # type: ignore[arg-type]
+    tokens = torch.tensor([[*renderer.encode("1+2=3"), renderer.stop_ids[0]]])
+    with torch.no_grad():
+        assert one.value == pytest.approx(network(tokens).logits.item(), abs=1e-5)
+    assert none.value is not None, "an empty turn is a turn of the conversation"
+
+
+async def test_a_model_without_a_head_is_refused(context, tmp_path):
+    SMALL.save_assets(tmp_path / "none")
+    assert Path(tmp_path / "none").is_dir()
+    with pytest.raises(ConfigError, match="no trained value head"):
+        async with RewardModel(model=SMALL).open(context):
+            pass
