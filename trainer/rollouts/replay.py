@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.errors import DataError
 from trainer.rollouts.base import Agent, Session
@@ -40,7 +40,7 @@ class Replay(Agent):
         seed: int,
     ) -> Group:
         held = prompt.meta.get(self.column)
-        texts: list[str] = held[:group_size] if isinstance(held, list) else [held] * group_size
+        texts: list[Any] = held[:group_size] if isinstance(held, list) else [held] * group_size
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise DataError(
                 f"prompt {prompt.id!r}: rollouts.agent.column: {self.column!r} holds {held!r:.99}, "
