@@ -15,8 +15,8 @@ demo: setup ## train a tiny language model and a tiny vision-language model, fro
 	$(VENV)/bin/cohort train recipes/quickstart_text.yaml --fresh
 	$(VENV)/bin/cohort train recipes/quickstart_vision.yaml --fresh
 
-test: ## set up and run every test (those of vLLM where it is installed: make setup-vllm)
-	@scripts/setup.sh dev
+test: ## set up, with vLLM (its CPU build where there is no GPU), and run every test
+	@scripts/setup.sh dev vllm
 	$(VENV)/bin/python -m pytest -q --durations=10
 
 setup-vllm: ## add vLLM to .venv: its CPU build where there is no GPU

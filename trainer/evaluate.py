@@ -136,7 +136,7 @@ async def _play(run: Run, sampling: Sampling, size: int) -> list[Group]:
     share = run.heldout[run.distributed.rank :: run.distributed.world]
 
     async def one(prompt: Prompt) -> Group:
-        group = await run.recipe.rollouts.agent.play(
+        group = await run.recipe.rollouts.agent.evaluated.play(
             prompt,
             run.recipe.engine,
             run.context.renderer,

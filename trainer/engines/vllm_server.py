@@ -379,7 +379,7 @@ class VllmServer(VllmArguments, Engine):
         live = self._opened
         token = next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
         body = self._body([token], {}, _HEALTH)
-        answer = await member.control(_GENERATE, body, deadline=self.health_deadline)
+        answer = await member.control(_GENERATE, body, deadline=live.fleet.deadlines.health)
         if len(choice(answer).get("token_ids") or ()) != 1:
             raise MemberFault(f"asked for one token it answered {str(answer)[:200]}")
 

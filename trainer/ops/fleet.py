@@ -147,11 +147,12 @@ class Fleet:
         faults: list[str] = []
         while True:
             member = await self._choose()
+            life = member.starts
             try:
                 answer = read(_json(await self._ask(member, path, body)))
             except MemberFault as fault:
                 faults.append(f"{member.name}: {fault}")
-                self.lose(member, str(fault))
+                self.lose(member, str(fault), life)
                 if len(faults) > self._retries:
                     raise EngineError(
                         f"a request failed {len(faults)} times: {'; '.join(faults)}. Servers: "
@@ -184,10 +185,11 @@ class Fleet:
         """Does `action` on all at once; those that fail are taken out, the others returned."""
 
         async def attempt(member: Member) -> bool:
+            life = member.starts
             try:
                 await action(member)
             except MemberFault as fault:
-                self.lose(member, str(fault))
+                self.lose(member, str(fault), life)
                 return False
             return True
 
@@ -211,9 +213,10 @@ class Fleet:
             raise EngineError(f"no vLLM server is left: {self._told()}")
         return self.ready
 
-    def lose(self, member: Member, reason: str) -> None:
-        """Takes a server out; what it was asked goes to others."""
-        if member.lost.is_set():
+    def lose(self, member: Member, reason: str, life: int | None = None) -> None:
+        """Takes a server out; what it was asked goes to others. `life`: its `starts` when it was
+        asked; what an earlier life left unanswered says nothing about this one."""
+        if member.lost.is_set() or (life is not None and life != member.starts):
             return
         member.ready, member.standby, member.reason = False, False, reason
         member.lost.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -63,9 +65,17 @@ def softmin_weights(scores: Tensor, ends: Tensor, temperature: float) -> Tensor:
     return powers / powers.sum(-1, keepdim=True).clamp(min=1e-300)
 
 
-def standard_scores(values: Tensor, group: Tensor, weight: Tensor, eps: float) -> Tensor:
+def standard_scores(
+    values: Tensor,
+    group: Tensor,
+    weight: Tensor,
+    eps: float,
+    *,
+    scale: Literal["std", "none", "leave_one_out"] = "std",
+) -> Tensor:
     """[n]: (x - mean) / (std + eps) within each group, each value counting `weight` times; std of
-    ddof 1. Exactly 0 in a group whose values are all equal; double."""
+    ddof 1. `none` does not divide, `leave_one_out` multiplies by n / (n - 1). Exactly 0 in a group
+    whose values are all equal, and for one value; double."""
     if not len(values):
         return values.double()
     values, weight = values.double(), weight.double()
@@ -78,8 +88,13 @@ def standard_scores(values: Tensor, group: Tensor, weight: Tensor, eps: float) -
     high = values.new_full((groups,), -torch.inf).scatter_reduce_(0, index, values, "amax")
     count = total(weight)
     centred = values - (total(weight * values) / count)[index]
-    variance = total(weight * centred**2) / (count - 1).clamp(min=1e-12)
-    scaled = centred / (variance.sqrt() + eps).clamp(min=1e-300)[index]
+    freedom = (count - 1).clamp(min=1e-12)
+    scaled = centred
+    if scale == "std":
+        variance = total(weight * centred**2) / freedom
+        scaled = centred / (variance.sqrt() + eps).clamp(min=1e-300)[index]
+    elif scale == "leave_one_out":
+        scaled = centred * (count / freedom)[index]
     return scaled.masked_fill(((low == high) | (count <= 1))[index], 0.0)
 
 

@@ -112,10 +112,44 @@ class Splitter(Frozen):
 def token_ends(tokens: Sequence[int], decode: Decode) -> list[int]:
     """For each token how many characters of `decode(tokens)` are whole once it is there; rising.
 
-    A character whose bytes lie in several tokens belongs to the last of them. Decodes a few tokens
-    at a time, and prefix by prefix where a tokenizer's pieces do not add up to the whole.
+    A character whose bytes lie in several tokens belongs to the last of them. Decodes each distinct
+    token once where their texts add up to the whole, a few tokens at a time where a token's text
+    depends on the one before it, and prefix by prefix where that fails too.
     """
     text = decode(tokens)
+    ends = _ends_by_token(tokens, decode, text) or _ends_by_window(tokens, decode, text)
+    if ends is None:
+        ends = [_common(decode(tokens[: at + 1]), text) for at in range(len(tokens))]
+        ends = list(itertools.accumulate(ends, max))
+    if ends:
+        ends[-1] = len(text)
+    return ends
+
+
+def _ends_by_token(tokens: Sequence[int], decode: Decode, text: str) -> list[int] | None:
+    """None if the texts of the tokens do not add up to the whole."""
+    pieces = {token: decode([token]) for token in set(tokens)}
+    ends: list[int] = []
+    pending: list[int] = []
+    done = 0
+    for token in tokens:
+        piece = pieces[token]
+        if pending or "\ufffd" in piece:
+            pending.append(token)
+            piece = decode(pending)
+            if piece.endswith("\ufffd") and len(pending) < _PENDING:
+                ends.append(done)
+                continue
+            pending = []
+        if text[done : done + len(piece)] != piece:
+            return None
+        done += len(piece)
+        ends.append(done)
+    return ends if done == len(text) or pending else None
+
+
+def _ends_by_window(tokens: Sequence[int], decode: Decode, text: str) -> list[int] | None:
+    """None if what the tokens add, each read after the ones before it, is not the whole."""
     ends: list[int] = []
     start, read, done = 0, 0, 0  # the window, where its known part ends, characters before that
     for at in range(len(tokens)):
@@ -125,12 +159,7 @@ def token_ends(tokens: Sequence[int], decode: Decode) -> list[int]:
             done += len(after) - len(before)
             start, read = read, at + 1
         ends.append(done)
-    if ends and read == len(tokens) and done != len(text):
-        ends = [_common(decode(tokens[: at + 1]), text) for at in range(len(tokens))]
-        ends = [max(ends[: at + 1]) for at in range(len(ends))]
-    if ends:
-        ends[-1] = len(text)
-    return [min(end, len(text)) for end in ends]
+    return ends if done == len(text) or (read < len(tokens) and done < len(text)) else None
 
 
 def step_scores(score: Score) -> list[tuple[int, int, float]]:

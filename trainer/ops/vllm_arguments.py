@@ -73,6 +73,8 @@ class VllmArguments(Frozen):
             "weight_transfer_config": {"backend": BACKEND},
         }
         if cpu:
+            if self.tensor_parallel_size == 1:
+                given["distributed_executor_backend"] = "uni"
             given["kv_cache_memory_bytes"] = int(self.kv_cache_gib * 2**30)
         else:
             given["gpu_memory_utilization"] = self.gpu_memory_utilization

@@ -179,6 +179,11 @@ class Agent(Plugin):
     gives_baseline: ClassVar[bool] = False
     """True if every group comes with a `Group.baseline`."""
 
+    @property
+    def evaluated(self) -> Agent:
+        """Who plays held-out prompts: this agent, without what only training needs."""
+        return self
+
     async def play(
         self,
         prompt: Prompt,

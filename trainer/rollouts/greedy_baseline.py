@@ -39,6 +39,10 @@ class GreedyBaseline(Agent):
             )
         return self
 
+    @property
+    def evaluated(self) -> Agent:
+        return self.agent.evaluated
+
     async def play(
         self,
         prompt: Prompt,

@@ -1,11 +1,15 @@
-"""One vLLM server and one in-process vLLM for the whole session, each with a policy to follow."""
+"""One vLLM server and one in-process vLLM for the whole session, each with a policy to follow.
+
+Every test begins with the same weights: log-probs grow with the weights, and so do the last digits
+in which two correct computations differ.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +36,11 @@ MODEL = Path(__file__).parents[3] / "configs/model/tiny_text"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = importlib.util.find_spec("vllm") is None
-    skip = pytest.mark.skip(reason="vLLM is not installed: make setup-vllm")
+    skip = pytest.mark.skip(reason="vLLM is not installed (builds for Linux only): make setup-vllm")
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.timeout(1800))  # a busy machine starts servers slowly
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             if missing:
                 item.add_marker(skip)
@@ -50,6 +55,17 @@ class Pair:
     engine: Any
     probe: list[tuple[list[int], dict[str, Any]]]
     version: int = 0
+    changes: int = 0
+    start: dict[str, torch.Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = {n: w.clone() for n, w in self.policy.backbone.state_dict().items()}
+
+    def reset(self) -> Pair:
+        """The policy as it was at the very start."""
+        self.policy.backbone.load_state_dict(self.start)
+        self.changes = 0
+        return self
 
     async def publish(self) -> float:
         """Syncs the policy as the next version; returns the gap on the probe."""
@@ -59,7 +75,8 @@ class Pair:
 
     def change(self, size: float = 0.05) -> None:
         """Moves every weight of the policy."""
-        random = torch.Generator().manual_seed(self.version)
+        self.changes += 1
+        random = torch.Generator().manual_seed(self.changes)
         with torch.no_grad():
             for parameter in self.policy.backbone.parameters():
                 parameter.add_(size * torch.randn(parameter.shape, generator=random))
@@ -89,22 +106,22 @@ async def pair_of(
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+async def one_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """One server of our own."""
-    engine = VllmServer(workers=1, max_model_len=256, health_every=1, health_deadline=10)
+    engine = VllmServer(workers=1, max_model_len=256, health_every=1)
     async with pair_of(engine, tmp_path_factory.mktemp("served")) as pair:
         yield pair
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+async def one_local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """vLLM in this process."""
     async with pair_of(Vllm(max_model_len=256), tmp_path_factory.mktemp("local")) as pair:
         yield pair
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def seeing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def one_seeing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """A server of a tiny Qwen2.5-VL; torchvision is not needed."""
     image = Image.new("RGB", (84, 112), (122, 116, 104))
     ImageDraw.Draw(image).rectangle((10, 20, 40, 60), fill=(220, 40, 40))
@@ -115,6 +132,21 @@ async def seeing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair
         engine, folder, model=TinyVision(), policy=VisionLM(), content=content
     ) as pair:
         yield pair
+
+
+@pytest.fixture
+def served(one_server: Pair) -> Pair:
+    return one_server.reset()
+
+
+@pytest.fixture
+def local(one_local: Pair) -> Pair:
+    return one_local.reset()
+
+
+@pytest.fixture
+def seeing(one_seeing: Pair) -> Pair:
+    return one_seeing.reset()
 
 
 @pytest.fixture(params=["vllm", "vllm_server"])

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -24,8 +25,8 @@ def processes(pair):
     return guard.children(recursive=True)
 
 
-async def all_back(pair, seconds):
-    until = time.monotonic() + seconds
+async def all_back(pair):
+    until = time.monotonic() + 900
     while len(pair.engine.fleet.ready) < len(pair.engine.fleet.members):
         assert time.monotonic() < until, pair.engine.fleet.faults
         await asyncio.sleep(0.1)
@@ -60,28 +61,42 @@ async def test_killed_in_the_middle_of_replies(served):
     await served.publish()
     sampling = Sampling(max_tokens=200, temperature=2.0)
     requests = [Request(served.prompt, sampling, seed=i, order=(i,)) for i in range(16)]
-    expected = await asyncio.gather(*map(served.engine.sample, requests))
-    tasks = [asyncio.create_task(served.engine.sample(request)) for request in requests]
-    await asyncio.sleep(0.05)
-    assert not all(task.done() for task in tasks)
-    server, *engines = processes(served)
+    (member,) = served.engine.fleet.members
+    for part in (2, 3, 4, 6, 8):  # a busy machine may be fast now and slow then
+        began = time.monotonic()
+        expected = await asyncio.gather(*map(served.engine.sample, requests))
+        took = time.monotonic() - began
+        tasks = [asyncio.create_task(served.engine.sample(request)) for request in requests]
+        server, *engines = processes(served)
+        await asyncio.sleep(took / part)
+        if member.calls:
+            break
+        await asyncio.gather(*tasks)
+    assert member.calls
     os.kill(server.pid, signal.SIGKILL)
     replies = await asyncio.gather(*tasks)
     assert [r.tokens for r in replies] == [r.tokens for r in expected]
     assert {v for r in replies for v in r.version} == {served.version}
-    await all_back(served, 60)
+    await all_back(served)
     assert engines
     assert not any(map(psutil.Process.is_running, (server, *engines)))
-    assert "ended with signal SIGKILL" in served.engine.fleet.members[0].reason
+    assert "ended with signal SIGKILL" in member.reason
     served.change(0.02)
     assert await served.publish() < 1e-5
 
 
-async def test_one_that_hangs_is_replaced(served):
+async def test_one_that_hangs_is_replaced(served, monkeypatch):
     await served.publish()
-    for process in processes(served):
-        process.suspend()
-    reply = await served.engine.sample(Request(served.prompt, Sampling(max_tokens=4), seed=0))
-    assert len(reply.tokens) > 0
-    await all_back(served, 60)
-    assert "health: /inference/v1/generate: no answer" in served.engine.fleet.faults[-1]
+    fleet = served.engine.fleet
+    known = len(fleet.faults)
+    request = Request(served.prompt, Sampling(max_tokens=4), seed=0)
+    with monkeypatch.context() as patch:  # the one that replaces it may take its time
+        patch.setattr(fleet, "deadlines", replace(fleet.deadlines, health=5))
+        for process in processes(served):
+            process.suspend()
+        task = asyncio.create_task(served.engine.sample(request))
+        while len(fleet.faults) == known:
+            await asyncio.sleep(0.1)
+    assert "health: /inference/v1/generate: no answer within 5 s" in fleet.faults[known]
+    assert len((await task).tokens) > 0
+    await all_back(served)

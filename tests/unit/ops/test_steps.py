@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import pytest
 from hypothesis import given
@@ -145,6 +145,27 @@ def test_bytes_that_are_no_character() -> None:
     assert token_ends(stuck, decode)[-1] == 9
 
 
+def test_each_distinct_token_is_decoded_once() -> None:
+    calls = []
+
+    def counted(tokens) -> str:
+        calls.append(len(tokens))
+        return decode(tokens)
+
+    token_ends(encode("abab\n" * 200), counted)
+    assert len(calls) == 4  # the whole, "a", "b" and the newline
+
+
+def test_words_whose_blank_is_lost_alone() -> None:
+    """As sentencepiece does: only in company is it seen."""
+    words = [" one", " two", "\n", " three"]
+
+    def strip(tokens) -> str:
+        return "".join(words[t] for t in tokens).lstrip(" ")
+
+    assert token_ends([0, 1, 2, 3], strip) == [3, 7, 8, 14]
+
+
 def test_a_tokenizer_whose_pieces_do_not_add_up() -> None:
     """It drops the blank before the first word, wherever it starts to decode."""
     words = [" ab", " c", "\n", " d"]
@@ -196,3 +217,38 @@ def test_a_rollout_as_it_was_after_a_step(make_span) -> None:
     assert cut.spans[1].logprobs == [-0.5, -0.5]
     assert (cut.reply, cut.score, cut.meta) == ("so far", None, {"a": 1})
     assert rollout.spans[2].tokens == [3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A byte-level BPE, trained here: its tokens cut through characters and across lines."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    corpus = ["first, 2+2=4.\n\nso the € sum is 😀 4\n\n", "é😀€é: the end.\n\nthe next is 4."] * 20
+    tokenizer.train_from_iterator(
+        corpus,
+        trainers.BpeTrainer(
+            vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[]
+        ),
+    )
+    return tokenizer
+
+
+@given(st.text(alphabet="the so4.\n€😀é=", max_size=60))
+def test_a_trained_tokenizer(trained, text: str) -> None:
+    tokens = trained.encode(text).ids
+    steps = Splitter().steps(tokens, trained.decode)
+    assert "".join(step.text for step in steps) == (text if text.strip() else "")
+    assert all(a.end + 1 == b.start for a, b in pairwise(steps))
+    borders = [end for _, end in Splitter().split(text)]
+
+    def covered(count: int) -> int:
+        pairs = zip(trained.decode(tokens[:count]), text, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    for step in steps[:-1]:
+        assert any(covered(step.end) < b <= covered(step.end + 1) for b in borders)
+    assert not steps or steps[-1].end == len(tokens) - 1

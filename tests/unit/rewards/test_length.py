@@ -14,6 +14,11 @@ def test_overlong(values):
     assert values(spec | {"penalty": 0.5}, ["x" * 18]) == pytest.approx([-0.3])
 
 
+def test_overlong_by_the_numbers_of_dapo(values):
+    spec = {"type": "length/overlong", "max_tokens": 20, "buffer": 4}
+    assert values(spec, ["x" * n for n in (15, 16, 17, 20)]) == pytest.approx([0, 0, -0.25, -1])
+
+
 def test_overlong_without_tokens_does_not_apply(make_reward):
     reward = make_reward({"type": "length/overlong", "max_tokens": 20, "buffer": 5})
     text = Span(None, "assistant", "policy", "words", [], [], [], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from trainer.config import Scoring
+from trainer.config import Recipe, Scoring
 from trainer.context import Context
 from trainer.engines.base import Engine, Sampling
 from trainer.models.base import Model
@@ -71,6 +71,19 @@ async def test_it_is_scored_alone_and_counted_nowhere(played):
     assert lean([group])[0].baseline.spans[1].inputs == {}
 
 
+def test_held_out_prompts_are_played_without_it():
+    assert make("greedy_baseline").evaluated == make("single_turn")
+    assert make("single_turn").evaluated == make("single_turn")
+
+
 def test_an_agent_that_replays_has_no_greedy_answer():
     with pytest.raises(ValidationError, match=r"agent: replay replays answers.*single_turn"):
         make({"type": "greedy_baseline", "agent": "replay"})
+
+
+def test_a_recipe_that_needs_a_baseline_says_who_plays_it():
+    fields = {"name": "t", "steps": 1, "model": "tiny_text", "prompts": "synthetic/arithmetic"}
+    with pytest.raises(ValidationError, match=r"agent: single_turn does not play: set rollouts"):
+        Recipe.model_validate(fields | {"advantage": "remax"})
+    played = fields | {"advantage": "remax", "rollouts": {"agent": "greedy_baseline"}}
+    assert Recipe.model_validate(played).rollouts.agent == make("greedy_baseline")
