@@ -17,7 +17,7 @@ from trainer.monitors.base import prompt_text
 from trainer.ops.panels import PHASES, duration
 
 if TYPE_CHECKING:
-    from trainer.config import Recipe
+    from trainer.config import Critic, Recipe
     from trainer.plan import Batch, Memory, Serving, Size
     from trainer.types import Prompt
 
@@ -106,12 +106,27 @@ def _settings(recipe: Recipe) -> Table:
         grid.add_row("modifiers", ", ".join(modifier.name() for modifier in recipe.modifiers))
     if recipe.rollouts.filters:
         grid.add_row("filters", ", ".join(one.name() for one in recipe.rollouts.filters))
+    if recipe.critic is not None:
+        grid.add_row("critic", _critic(recipe.critic, recipe.steps))
+    elif recipe.policy.head == "both":
+        grid.add_row("critic", "a value head on the policy (shared trunk)")
     passes = ", ".join(sorted(recipe.needs - {"sampled_logprobs"}))
     grid.add_row("passes", passes or "none besides the update's own")
     grid.add_row("old log-probs", _OLD_LOGPROBS[recipe.old_logprobs])
     lag = recipe.rollouts.max_lag
     grid.add_row("staleness", f"up to {lag} version(s)" if lag else "none: synchronous")
     return grid
+
+
+def _critic(critic: Critic, steps: int) -> str:
+    settings, first = critic.learner, critic.warmup_steps
+    alone = f", alone in the first {first} steps" if first else ""
+    if first >= steps:
+        alone += f": the policy never learns in {steps}"
+    return (
+        f"{critic.loss.name()}, lr {settings.lr:g}, {settings.epochs} epochs x "
+        f"{settings.minibatches} minibatches{alone}"
+    )
 
 
 def _data(recipe: Recipe, prompts: list[Prompt]) -> RenderableType:
@@ -215,6 +230,8 @@ def _device(recipe: Recipe) -> tuple[str, bool]:
 
 
 def _model(recipe: Recipe, size: Size, half: bool) -> Table:
+    from trainer.plan import critic_size
+
     grid = _grid()
     grid.add_row("parameters", f"{count(size.parameters)}, {count(size.trainable)} trained")
     if recipe.policy.lora:
@@ -223,6 +240,8 @@ def _model(recipe: Recipe, size: Size, half: bool) -> Table:
         )
     grid.add_row("shape", f"{size.layers} layers x {size.hidden}, vocabulary {size.vocabulary:,}")
     grid.add_row("computes in", "bfloat16" if half else "float32")
+    if (critic := critic_size(recipe)) is not None:
+        grid.add_row("critic", f"{count(critic.parameters)}, {count(critic.trainable)} trained")
     return grid
 
 
@@ -267,7 +286,8 @@ def _memory(memory: Memory, size: Size, batch: Batch, half: bool) -> Table:
         ("gradients", "float32, trained parameters"),
         ("optimiser", "AdamW, two moments in float32"),
         ("reference", "frozen copy"),
-        ("beside", "models of critic and rewards: weights, gradients, moments, frozen copies"),
+        ("critic", "weights, gradients and optimiser, float32"),
+        ("beside", "models of rewards: weights, gradients, moments, frozen copies"),
         ("engine", "copy for sampling"),
         ("cache", f"KV of {-(-batch.rollouts // batch.world)} rollouts of full length"),
         ("activations", "estimate at the token budget"),

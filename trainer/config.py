@@ -65,23 +65,40 @@ class Learner(Optimizer):
     """Steps in a row without any non-zero advantage before the run stops; 0 never stops."""
 
 
+class CriticOptimizer(Optimizer):
+    """The critic's optimiser step."""
+
+    lr: float = Field(1e-5, gt=0)
+    """verl's default; 5 to 10 times the policy's is usual."""
+
+
 class Critic(Frozen):
     """A second model that predicts returns, for advantages that need `values`."""
 
     policy: Policy | None = None
-    """Its network; None: the policy's settings, with `head: value` in place of the language
-    model's head."""
+    """Its network, with `head: value`; None: the policy's settings, with that head in place of
+    the language model's."""
     model: Model | None = None
     """Its start weights; None: the policy's."""
     loss: Loss = Field("value_clip", validate_default=True)
-    learner: Optimizer = Optimizer(lr=1e-5)
+    learner: CriticOptimizer = CriticOptimizer()
     warmup_steps: int = Field(0, ge=0)
-    """First steps in which only the critic learns."""
+    """First steps in which only the critic learns. The policy's own `learner.warmup_steps` and
+    schedule begin after them."""
 
     @model_validator(mode="after")
     def _predicts_values(self) -> Critic:
         if self.policy is not None and self.policy.head != "value":
             raise ValueError(f"critic.policy.head: must be value, is {self.policy.head}")
+        if self.policy is not None and self.policy.value_at != "before":
+            raise ValueError(
+                "critic.policy.value_at: a critic judges the state before an action is taken; set "
+                f"before, not {self.policy.value_at}"
+            )
+        if not self.loss.trains_values:
+            raise ValueError(
+                f"critic.loss: {self.loss.name()} does not train values; use value_clip"
+            )
         return self
 
 
@@ -202,7 +219,9 @@ class Recipe(Frozen):
             raise ValueError("policy.head: value cannot write answers; use lm, or both")
         if self.loss.trains_values != (self.policy.head == "value"):
             raise ValueError(
-                f"loss: {self.loss.name()} trains a value head: set policy.head: value"
+                f"loss: {self.loss.name()} trains a critic, not the policy: put it under "
+                "critic.loss, and a policy's loss here, such as ppo_clip; for a reward model on "
+                "recorded answers set policy.head: value"
                 if self.loss.trains_values
                 else f"policy.head: value has no log-probs for loss: {self.loss.name()}; use a "
                 "loss of reward models (step_bce, bradley_terry), or head: lm"

@@ -23,6 +23,8 @@ SMALL = (
         "shares of rollouts and groups",
         ("rollout/truncated", "group/zero_variance", "rollout/unscored"),
     ),
+    ("value and return", ("critic/value_mean", "critic/return_mean")),
+    ("explained variance of returns", ("critic/explained_variance",)),
     ("train / engine log-prob gap", ("sync/probe_gap", "train/logprob_gap_max")),
 )
 """Title and metrics of the small plots; those without data are left out."""

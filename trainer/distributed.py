@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from trainer.errors import CohortError
+from trainer.errors import CohortError, ConfigError
 
 _SHARDED = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
 
@@ -28,6 +28,7 @@ class Distributed:
 
     def __init__(self, accelerator: Accelerator):
         self._accelerator = accelerator
+        self._prepared = 0
         self.rank: int = accelerator.process_index
         self.world: int = accelerator.num_processes
         self.device: torch.device = accelerator.device
@@ -61,7 +62,15 @@ class Distributed:
     def prepare(
         self, module: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The module and its optimiser, wrapped for this launch; rank 0's weights win."""
+        """The module and its optimiser, wrapped for this launch; rank 0's weights win. Raises
+        `ConfigError` for a second model under DeepSpeed, which has one engine per process."""
+        if self._accelerator.distributed_type == DistributedType.DEEPSPEED and self._prepared:
+            raise ConfigError(
+                "this run trains more than one model (a critic, a co-trained reward), which "
+                "DeepSpeed cannot: launch with DDP or FSDP, or for a critic use policy: "
+                "{head: both} with the modifier `value`"
+            )
+        self._prepared += 1
         with warnings.catch_warnings():
             # The new name still copies buffers at the start; `broadcast_buffers` alone never does.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)

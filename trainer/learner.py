@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import CohortError
+from trainer.errors import CheckpointError, CohortError
 from trainer.ops.batches import merge
 from trainer.ops.tally import Tally
+from trainer.ops.value_loss import fit
 from trainer.updater import Job, Updater
 
 if TYPE_CHECKING:
@@ -35,7 +37,10 @@ class Learner:
     ):
         self.recipe, self.policy = recipe, policy
         self.reference, self.distributed, self.critic = reference, distributed, critic
-        self.updater = Updater(policy, policy_job(recipe), distributed)
+        self._held = recipe.critic.warmup_steps if recipe.critic is not None else 0
+        job = policy_job(recipe)
+        job = replace(job, steps=max(1, job.steps - self._held))
+        self.updater = Updater(policy, job, distributed)
         self._noted = Tally()
 
     @property
@@ -97,18 +102,24 @@ class Learner:
     def update(self, batch: Batch, step: int) -> dict[str, float]:
         """Trains the critic, then, once it is warm, the policy, on an annotated batch with
         advantages; `step` counts from 1. Report: `train/...` (see `Updater.update`; `active_rows`
-        are those with some non-zero advantage) and `critic/...`."""
-        recipe = self.recipe
+        are those with some non-zero advantage) and, where something predicts values, `critic/...`:
+        `value_mean`, `return_mean` and `explained_variance` of the values that the advantages were
+        made with (see `ops.value_loss.fit`), and what a separate critic's update reports."""
         tally, self._noted = self._noted, Tally()
         tally.sum("active_rows", (batch.advantages * batch.mask).ne(0).any(-1).sum())
         whole = Tally.merged(self.distributed.gather_objects(tally.export()))
         found = dict(whole.report())
-        report: dict[str, float] = {}
+        critic: dict[str, float] = {}
+        if batch.values is not None and batch.returns is not None:
+            actions = batch.mask * batch.weight
+            critic = fit(batch.values, batch.returns, actions, self.distributed.all_reduce_sum)
         if self.critic is not None:
-            report = {f"critic/{k}": v for k, v in self.critic.update(batch, step).items()}
-        if recipe.critic is None or step > recipe.critic.warmup_steps:
-            found |= self.updater.update(batch, step)
-        return {f"train/{name}": value for name, value in found.items()} | report
+            critic |= self.critic.update(batch, step)
+            del critic["surrogate"]  # nothing modifies a critic's loss
+        if step > self._held:
+            found |= self.updater.update(batch, step - self._held)
+        report = {f"train/{name}": value for name, value in found.items()}
+        return report | {f"critic/{name}": value for name, value in critic.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """What decides the next update besides the policy's weights."""
@@ -117,7 +128,14 @@ class Learner:
         return state if self.critic is None else state | {"critic": self.critic.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undoes `state_dict`."""
+        """Undoes `state_dict`. Raises `CheckpointError` if one of the two has a critic and the
+        other has none, or one of another shape."""
+        if ("critic" in state) != (self.critic is not None):
+            has, here = ("a", "none") if "critic" in state else ("no", "one")
+            raise CheckpointError(
+                f"the checkpoint has {has} critic and this recipe {here}: `critic` was changed "
+                "since the checkpoint; change it back, or start anew with --fresh"
+            )
         self.updater.load_state_dict(state)
         for modifier, own in zip(self.recipe.modifiers, state["modifiers"], strict=True):
             modifier.load_state_dict(own)

@@ -12,7 +12,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
-    from trainer.learning import Beside
+    from trainer.learning import Beside, Optimizer
     from trainer.models.base import Model
     from trainer.policies.base import Lora, Policy
     from trainer.types import Prompt
@@ -44,8 +44,10 @@ class Memory:
     gradients: int
     optimiser: int
     reference: int
+    critic: int
+    """Weights, gradients and optimiser of a critic model."""
     beside: int
-    """Critic and models of rewards: weights, gradients, moments, frozen copies."""
+    """Models of rewards: weights, gradients, moments, frozen copies."""
     engine: int
     cache: int
     activations: int
@@ -95,11 +97,19 @@ class Serving:
 
 
 def size_of(recipe: Recipe) -> Size:
-    """Of the policy."""
-    return _size(recipe.model, recipe.policy)
+    """Of the policy; see `shape_of`."""
+    return shape_of(recipe.model, recipe.policy)
 
 
-def _size(source: Model, policy: Policy) -> Size:
+def critic_size(recipe: Recipe) -> Size | None:
+    """Of the critic's model; None without one."""
+    policy = recipe.critic_policy
+    if policy is None or recipe.critic is None:
+        return None
+    return shape_of(recipe.critic.model or recipe.model, policy)
+
+
+def shape_of(source: Model, policy: Policy) -> Size:
     """Builds the model on the meta device: shapes without storage."""
     import transformers
 
@@ -110,14 +120,20 @@ def _size(source: Model, policy: Policy) -> Size:
     total = sum(p.numel() for p in model.parameters())
     embedding = model.get_input_embeddings().weight.numel()
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    lora = policy.lora
+    lora, value_head = policy.lora, policy.head != "lm"
+    head_weights = 0 if tied else model.get_output_embeddings().weight.numel()
+    untrained = head_weights if policy.head == "value" else 0  # nothing asks it for logits
+    extra = text.hidden_size + 1 if value_head else 0
+    matmul = total if tied else total - embedding
+    if policy.head == "value":
+        matmul = total - embedding - head_weights
     heads = text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
     return Size(
-        parameters=total,
-        trainable=total if lora is None else lora_parameters(model, lora),
-        matmul=total if tied else total - embedding,
+        parameters=total + extra,
+        trainable=extra + (total - untrained if lora is None else lora_parameters(model, lora)),
+        matmul=matmul + extra,
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
         vocabulary=text.vocab_size,
@@ -142,29 +158,21 @@ def lora_parameters(model: nn.Module, lora: Lora) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """A model beside the policy, with its shape."""
+    """A model that a reward holds, with its shape."""
 
-    role: str
-    """`critic` or `reward`."""
     what: Beside
     size: Size
     lora: bool
 
 
 def companions_of(recipe: Recipe) -> list[Companion]:
-    """The critic, and the models that rewards hold."""
-    from trainer.learning import Beside
-
-    found = [("reward", one) for one in recipe.reward.beside()]
-    if recipe.critic is not None:
-        critic = Beside(recipe.critic.model, recipe.critic_policy, recipe.critic.learner, passes=1)
-        found.insert(0, ("critic", critic))
-    companions = []
-    for role, one in found:
+    """The models that rewards hold."""
+    found = []
+    for one in recipe.reward.beside():
         policy = one.policy or recipe.policy
-        size = _size(one.model or recipe.model, policy)
-        companions.append(Companion(role, one, size, policy.lora is not None))
-    return companions
+        size = shape_of(one.model or recipe.model, policy)
+        found.append(Companion(one, size, policy.lora is not None))
+    return found
 
 
 def batch_of(recipe: Recipe, prompt_tokens: Sequence[int], world: int) -> Batch:
@@ -199,11 +207,13 @@ def memory_of(
     Activations are the policy's: models beside it are not trained at the same time."""
     number = 2 if half else 4
     lora = recipe.policy.lora is not None
-    tokens = min(recipe.learner.token_budget, -(-batch.packed_tokens // batch.world))
-    # About 17 numbers of width `hidden` per token and layer are kept for the backward pass
-    # (arXiv:2205.05198 without attention scores); with checkpointing one, and one layer in full.
-    kept = size.layers + 17 if recipe.policy.gradient_checkpointing else 17 * size.layers
-    head = 3 * 4 * min(recipe.policy.head_chunk, tokens) * size.vocabulary
+    activations = [_activations(recipe.policy, recipe.learner, size, batch, number)]
+    critic, of_critic, judge = critic_size(recipe), 0, recipe.critic_policy
+    if critic is not None and judge is not None and recipe.critic is not None:
+        adapter = critic.trainable if judge.lora is not None else 0
+        of_critic = 4 * (critic.parameters + adapter) + 12 * critic.trainable
+        # The two are updated one after the other.
+        activations.append(_activations(judge, recipe.critic.learner, critic, batch, number))
     live = -(-batch.rollouts // batch.world) * (batch.prompt_tokens + batch.answer_tokens)
     engine = cache = 0
     if serving is not None:
@@ -215,10 +225,11 @@ def memory_of(
         gradients=4 * size.trainable,
         optimiser=8 * size.trainable,
         reference=0 if lora or "ref_logprobs" not in recipe.needs else 4 * size.parameters,
+        critic=of_critic,
         beside=sum(_held(one) for one in companions),
         engine=engine,
         cache=cache,
-        activations=number * kept * size.hidden * tokens + head,
+        activations=max(activations),
     )
 
 
@@ -229,6 +240,16 @@ def _held(one: Companion) -> int:
     weights = size.parameters + (size.trainable if one.lora else 0)
     frozen = size.parameters if one.what.reference and not one.lora else 0
     return 4 * (weights + 3 * trained + frozen)
+
+
+def _activations(policy: Policy, settings: Optimizer, size: Size, batch: Batch, number: int) -> int:
+    """Of a micro-batch at the token budget; `number`: bytes each."""
+    tokens = min(settings.token_budget, -(-batch.packed_tokens // batch.world))
+    # About 17 numbers of width `hidden` per token and layer are kept for the backward pass
+    # (arXiv:2205.05198 without attention scores); with checkpointing one, and one layer in full.
+    kept = size.layers + 17 if policy.gradient_checkpointing else 17 * size.layers
+    logits = 3 * 4 * min(policy.head_chunk, tokens) * size.vocabulary
+    return number * kept * size.hidden * tokens + (0 if policy.head == "value" else logits)
 
 
 def serving_of(
@@ -303,21 +324,33 @@ def phase_seconds(
     answers = batch.rollouts * batch.answer_tokens
     prompts = batch.groups * batch.prompt_tokens
     once = 2 * size.matmul / rate / batch.world
-    learner = recipe.learner
-    extra_passes = ("ref_logprobs" in recipe.needs) + (recipe.old_logprobs == "recompute")
-    backward = 4 if recipe.policy.gradient_checkpointing else 3
-    beside = {"critic": 0.0, "reward": 0.0}
+    critic, judge = critic_size(recipe), recipe.critic_policy
+    # One pass gives old log-probs, their entropy and the values of a shared trunk.
+    own_pass = recipe.old_logprobs == "recompute" or "old_entropy" in recipe.needs
+    own_pass = own_pass or ("values" in recipe.needs and critic is None)
+    logprob = once * (("ref_logprobs" in recipe.needs) + own_pass)
+    train = once * _passes(recipe.policy) * recipe.learner.epochs
+    if critic is not None and judge is not None and recipe.critic is not None:
+        by_critic = 2 * critic.matmul / rate / batch.world
+        logprob += by_critic
+        train += by_critic * _passes(judge) * recipe.critic.learner.epochs
+    judging = 0.0
     for one in companions:
         epochs = one.what.optimizer.epochs if one.what.optimizer is not None else 0
-        forwards = one.what.passes + backward * epochs
-        each = 2 * one.size.matmul / rate / batch.world
-        beside[one.role] += each * forwards * batch.packed_tokens
+        policy = one.what.policy or recipe.policy
+        forwards = one.what.passes + _passes(policy) * epochs
+        judging += 2 * one.size.matmul / rate / batch.world * forwards
     return {
         "generate": once * (answers + prompts) if recipe.rollouts.agent.samples else 0.0,
-        "reward": beside["reward"],
-        "logprob": once * extra_passes * batch.packed_tokens,
-        "train": once * backward * batch.packed_tokens * learner.epochs + beside["critic"],
+        "reward": judging * batch.packed_tokens,
+        "logprob": logprob * batch.packed_tokens,
+        "train": train * batch.packed_tokens,
     }
+
+
+def _passes(policy: Policy) -> int:
+    """Forward passes that a forward and a backward cost."""
+    return 4 if policy.gradient_checkpointing else 3
 
 
 def prompt_lengths(recipe: Recipe, prompts: Sequence[Prompt]) -> list[int]:

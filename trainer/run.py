@@ -251,6 +251,13 @@ async def _critic(recipe: Recipe, context: Context) -> AsyncIterator[Trainee]:
     policy, settings = recipe.critic_policy, recipe.critic
     if policy is None or settings is None or context.trainees is None:
         raise ConfigError("critic: only a training run of a recipe with a critic opens one")
+    if settings.model is not None:
+        theirs = settings.model.renderer().tokenizer
+        if theirs.get_vocab() != context.renderer.tokenizer.get_vocab():
+            raise ConfigError(
+                "critic.model: it has another vocabulary than the policy, whose tokens it must "
+                "read; choose a model of the same family, or leave critic.model out"
+            )
     async with policy.open(replace(context, model=settings.model or context.model)):
         yield context.trainees(policy, settings.loss, settings.learner, "critic.learner")
 

@@ -26,6 +26,7 @@ FREE_TO_CHANGE = (
     "scoring",
     "learner.no_signal_steps",
     "learner.token_budget",
+    "critic.learner.token_budget",
     "rollouts.filters_patience",
 )
 """Keys that may differ when a run is continued: they do not change the numbers of a step. (More

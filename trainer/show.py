@@ -28,6 +28,7 @@ ESSENTIALS = (
     "advantage",
     "loss",
     "modifiers",
+    "critic",
     "seed",
 )
 CURVES = (
@@ -42,6 +43,12 @@ CURVES = (
     "train/grad_norm",
     "train/clip_low",
     "train/clip_high",
+    "critic/explained_variance",
+    "critic/value_mean",
+    "critic/return_mean",
+    "critic/value_error",
+    "critic/grad_norm",
+    "train/value_error",
     "train/logprob_gap_max",
     "sync/probe_gap",
 )
@@ -99,7 +106,7 @@ def _essentials(recipe: dict[str, Any]) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for key in ESSENTIALS:
-        if recipe[key] not in ([], None):
+        if recipe.get(key) not in ([], None):
             table.add_row(key, Text(_brief(recipe[key])))
     rollouts, learner = recipe["rollouts"], recipe["learner"]
     batch = f"{rollouts['groups_per_step']} prompts x {rollouts['group_size']} answers"
@@ -114,6 +121,9 @@ def _brief(value: Any) -> str:
     """A plug-in as `grpo (eps 1e-06)`; long values are left out."""
     if isinstance(value, list):
         return ", ".join(map(_brief, value))
+    if isinstance(value, dict) and "learner" in value:  # a critic
+        first = f", alone for {value['warmup_steps']} steps" if value["warmup_steps"] else ""
+        return f"{_brief(value['loss'])}, lr {value['learner']['lr']:g}{first}"
     if not isinstance(value, dict) or "type" not in value:
         return str(value)
     settings = {k: _brief(v) for k, v in value.items() if k != "type" and _is_short(v)}

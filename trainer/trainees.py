@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainer.config import Reference
+from trainer.errors import CheckpointError
 from trainer.reference import ReferenceModel
 from trainer.updater import Job, Updater
 
@@ -48,10 +49,13 @@ class ModelTrainee:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         own, saved = self.policy.trained(), state["weights"]
-        if wrong := sorted(own.keys() ^ saved.keys()):
-            raise ValueError(
-                f"the checkpoint and the model trained beside the policy differ in {wrong[0]!r}: "
-                "its model or its head was changed since the checkpoint"
+        wrong = sorted(own.keys() ^ saved.keys())
+        wrong += sorted(n for n in own.keys() & saved.keys() if own[n].shape != saved[n].shape)
+        if wrong:
+            raise CheckpointError(
+                f"the checkpoint and the model trained beside the policy differ in {wrong[0]!r} "
+                f"({self._updater.job.where}): its model, adapter or head was changed since the "
+                "checkpoint; change it back, or start anew with --fresh"
             )
         for name, tensor in own.items():
             tensor.copy_(saved[name])

@@ -194,7 +194,8 @@ class Updater:
         if "current_logprobs" in loss.needs:
             now = self.evaluate(mini).logprobs
             mini = mini.with_(extra=mini.extra | {"current_logprobs": now})
-        across = Across(self.distributed.all_reduce_sum, self.distributed.gather_objects, drawn)
+        world = self.distributed
+        across = Across(world.all_reduce_sum, world.gather_objects, drawn, world.rank)
         for plugin in (loss, *self.job.modifiers):
             mini = plugin.on_minibatch(mini, across)
         scale = coefficients(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 from trainer.config import Recipe
 from trainer.context import Context
 from trainer.distributed import Distributed
-from trainer.learner import Learner
+from trainer.learner import Learner, policy_job
 from trainer.models.tiny_text import TinyText
+from trainer.trainees import Trainees
 from trainer.types import Batch
 
 MODEL = TinyText(hidden=32, heads=2, intermediate=48)
@@ -26,6 +28,8 @@ PROMPTS = (3, 9, 5, 2)
 REPLIES = (4, 2, 3, 15, 9, 12, 1, 5, 2, 7, 20, 11)
 RETURNS = (1.0, 0.0, 0.5, 0.0, 0.0, 1.0, 0.3, 0.3, 1.0, 1.0, 0.0, 0.2)
 EVEN_ONLY = (1.0, 0.0, 0.5, 0.3, 0.3, 0.3, 0.3, 0.3, 1.0, 0.7, 0.7, 0.7)
+GAE = {"type": "gae", "lam": 0.9}
+CRITIC = {"learner": {"lr": 1e-3, "eps": 1e-3, "epochs": 2, "token_budget": 32}}
 CASES: dict[str, dict[str, Any]] = {
     "token_mean": {},
     "token_mean_local": {"loss": {"aggregation": "token_mean_local", "local_rows": SIZE}},
@@ -41,7 +45,31 @@ CASES: dict[str, dict[str, Any]] = {
     "one_micro_batch": {"budget": 10**6},
     "nothing_on_rank_1": {"returns": EVEN_ONLY},
     "epochs": {"epochs": 3},
+    "clip_cov": {
+        "loss": {"type": "clip_cov", "share": 0.1, "cov_low": 0.0, "cov_high": 9.0},
+        "epochs": 2,
+    },
+    "kl_cov": {"loss": {"type": "kl_cov", "share": 0.1}, "epochs": 2},
+    "sequences": {"loss": {"type": "gspo"}, "epochs": 2},
+    "selections": {
+        "epochs": 2,
+        "modifiers": [
+            {"type": "rejection", "level": "token", "high": 1.5},
+            {"type": "token_entropy_mask", "low": 0.4, "renormalize": True},
+            {"type": "positive_nll"},
+            {"type": "adaptive_entropy", "coef": 0.1, "target": 9.0},
+            {"type": "kl", "coef": 0.2, "target": 0.01, "horizon": 30},
+        ],
+    },
     "a_parameter_that_no_row_uses": {"unused": True},
+    "critic": {"advantage": GAE, "critic": CRITIC},
+    "critic_nothing_on_rank_1": {"advantage": GAE, "critic": CRITIC, "returns": EVEN_ONLY},
+    "critic_warm_up": {"advantage": GAE, "critic": CRITIC | {"warmup_steps": 1}},
+    "shared_trunk": {
+        "advantage": GAE,
+        "head": "both",
+        "modifiers": [{"type": "value", "coef": 0.5}],
+    },
 }
 
 
@@ -88,7 +116,7 @@ async def updated(distributed: Distributed, case: dict[str, Any], fail: bool) ->
         steps=2,
         model=MODEL,
         prompts="synthetic/arithmetic",
-        policy={"type": "causal_lm", "dtype": "float32"},
+        policy={"type": "causal_lm", "dtype": "float32", "head": case.get("head", "lm")},
         learner={
             "lr": 1e-3,
             # A key's bias has gradient 0 but for rounding, which a small eps would blow up to 1.
@@ -99,6 +127,7 @@ async def updated(distributed: Distributed, case: dict[str, Any], fail: bool) ->
         advantage=case.get("advantage", "grpo"),
         loss={"type": "ppo_clip", **case.get("loss", {})},
         modifiers=case.get("modifiers", []),
+        critic=case.get("critic"),
     )
     context = Context(
         folder=Path(),
@@ -112,14 +141,21 @@ async def updated(distributed: Distributed, case: dict[str, Any], fail: bool) ->
     )
     policy = recipe.policy
     gradients: dict[str, torch.Tensor] = {}
-    async with policy.open(context):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(policy.open(context))
+        critic = None
+        if recipe.critic is not None and recipe.critic_policy is not None:
+            judge, settings = recipe.critic_policy, recipe.critic
+            await stack.enter_async_context(judge.open(context))
+            trainees = Trainees(policy_job(recipe), distributed)
+            critic = trainees(judge, settings.loss, settings.learner, "critic.learner")
         if case.get("unused"):
             policy.backbone.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
-        learner = Learner(recipe, policy, Reference(), distributed)
+        learner = Learner(recipe, policy, Reference(), distributed, critic)
 
         def keep(*_: object) -> None:
             if not gradients:
-                named = policy.backbone.named_parameters()
+                named = policy.bare_module.named_parameters()
                 gradients.update({name: p.grad.clone() for name, p in named})
 
         learner.optimizer.optimizer.register_step_pre_hook(keep)
@@ -130,7 +166,12 @@ async def updated(distributed: Distributed, case: dict[str, Any], fail: bool) ->
                 raise ValueError("broken on purpose")
             ready = learner.advantage(learner.annotate(batch))
             reports.append(learner.update(ready, step))
-        weights = {name: p.detach().clone() for name, p in policy.backbone.named_parameters()}
+        models = [policy] if critic is None else [policy, critic.policy]
+        weights = {
+            f"{number}.{name}": p.detach().clone()
+            for number, model in enumerate(models)
+            for name, p in model.bare_module.named_parameters()
+        }
     return {"report": reports, "gradients": gradients, "weights": weights}
 
 

@@ -1,13 +1,17 @@
-"""Hand-made batches."""
+"""Hand-made batches, and gradients against finite differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch import Tensor
+from torch.testing import assert_close
 
-from trainer.types import Batch
+from trainer.types import Batch, Evaluation
 
 
 @pytest.fixture
@@ -45,3 +49,106 @@ def make_batch() -> Callable[..., Batch]:
         )
 
     return make
+
+
+@pytest.fixture
+def full_batch() -> Batch:
+    """float64, all fields filled; row 3 is truncated, row 4 has no advantage, row 5 no action."""
+    rows, width = 6, 5
+    generator = torch.Generator().manual_seed(7)
+
+    def uniform(low: float, high: float) -> Tensor:
+        values = torch.rand(rows, width, generator=generator, dtype=torch.float64)
+        return low + (high - low) * values
+
+    mask = torch.arange(width) < torch.tensor([5, 3, 4, 1, 2, 0])[:, None]
+    advantages = torch.tensor([1.2, -0.7, -1.5, 0.4, 0.0, 1.0], dtype=torch.float64)
+    old = uniform(-3.0, -0.5)
+    return Batch(
+        tokens=torch.randint(0, 50, (rows, width), generator=generator),
+        mask=mask,
+        length=torch.full((rows,), width),
+        turn=mask.long() - 1,
+        version=mask.long() - 1,
+        rewards=uniform(0, 1) * mask,
+        weight=torch.ones(rows, width, dtype=torch.float64),
+        group=torch.arange(rows) // 2,
+        truncated=torch.arange(rows) == 3,
+        rollout=torch.arange(rows),
+        sampled_logprobs=(old + uniform(-0.4, 0.4)) * mask,
+        old_logprobs=old * mask,
+        ref_logprobs=(old + uniform(-0.5, 0.5)) * mask,
+        values=uniform(-1, 1) * mask,
+        advantages=advantages[:, None] * mask,
+        returns=uniform(-1, 1) * mask,
+        extra={
+            "current_logprobs": (old + uniform(-0.5, 0.5)) * mask,
+            "old_entropy": uniform(0, 2) * mask,
+            "scale": uniform(0.1, 1) * mask,
+        },
+    )
+
+
+@pytest.fixture
+def seen_now(full_batch: Batch) -> Evaluation:
+    """What the policy says of `full_batch`: leaves that take a gradient."""
+    values, mask = full_batch.values, full_batch.mask
+    now = Evaluation(
+        logprobs=full_batch.extra["current_logprobs"],
+        entropy=full_batch.extra["old_entropy"] + 0.3 * mask,
+        values=values + 0.7 * torch.sin(torch.arange(values.shape[1])) * mask,
+    )
+    leaves = {f.name: getattr(now, f.name).detach().clone().requires_grad_() for f in fields(now)}
+    return Evaluation(**leaves)
+
+
+@contextmanager
+def constants(known: list[Tensor] | None = None) -> Iterator[list[Tensor]]:
+    """Notes what every `detach` inside gives; with `known`, gives that instead."""
+    seen: list[Tensor] = []
+    plain = Tensor.detach
+
+    def detach(self: Tensor) -> Tensor:
+        seen.append(plain(self) if known is None else known[len(seen)])
+        return seen[-1]
+
+    Tensor.detach = detach  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        Tensor.detach = plain  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def check_gradient() -> Callable[[Callable[[Evaluation], Tensor], Evaluation], bool]:
+    """`check_gradient(scalar, evaluation)`: the gradient of a number made of an evaluation equals
+    its central finite differences, with what the formula detaches held still, as a gradient
+    takes it for constant. True if there is any gradient."""
+
+    def check(scalar: Callable[[Evaluation], Tensor], now: Evaluation, step: float = 1e-6) -> bool:
+        leaves = {field.name: getattr(now, field.name) for field in fields(now)}
+        with constants() as known:
+            total = scalar(now)
+        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+
+        def value(name: str, place: int, shift: float) -> float:
+            moved = leaves[name].detach().clone()
+            moved.view(-1)[place] += shift
+            with torch.no_grad(), constants(known):
+                return scalar(replace(now, **{name: moved})).item()
+
+        any_gradient = False
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+            slope = [
+                (value(name, place, step) - value(name, place, -step)) / (2 * step)
+                for place in range(leaf.numel())
+            ]
+            expected = torch.tensor(slope, dtype=leaf.dtype).view_as(leaf)
+            gradient = torch.zeros_like(expected) if gradient is None else gradient
+            assert_close(
+                gradient, expected, rtol=1e-6, atol=1e-8, msg=f"{name}: {gradient - expected}"
+            )
+            any_gradient = any_gradient or bool(expected.any())
+        return any_gradient
+
+    return check

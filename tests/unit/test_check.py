@@ -11,6 +11,7 @@ from trainer.check import check_recipe, count, missing_needs, size_text
 from trainer.plan import (
     batch_of,
     companions_of,
+    critic_size,
     flops_rate,
     memory_of,
     phase_seconds,
@@ -162,12 +163,67 @@ def test_what_a_prm_costs_follows_its_settings(recipe):
     assert recipe().reward.beside() == ()
 
 
+PPO = ("advantage=gae", "critic={learner: {epochs: 3, token_budget: 64}, warmup_steps: 2}")
+SHARED = ("advantage=gae", "policy.head=both", "modifiers=[{type: value}]")
+
+
 def test_a_critic_is_counted(recipe):
-    one = recipe("critic={}", "advantage=gae")
-    companions, size, batch = companions_of(one), size_of(one), batch_of(one, [6], world=1)
-    assert memory_of(one, size, batch, False, None, companions).beside == 16 * size.parameters
-    alone, both = (phase_seconds(one, size, batch, 1e6, c)["train"] for c in ((), companions))
-    assert both / alone == pytest.approx(7 / 3)  # and one pass for the values
+    one, untied = recipe(*PPO), recipe(*PPO, "model.tied=false")
+    size, plain = size_of(one), size_of(recipe())
+    critic = critic_size(one)
+    assert size == plain
+    assert critic.parameters == critic.trainable == plain.parameters + 96 + 1  # tied embedding
+    assert critic.matmul == plain.matmul - 96 * plain.vocabulary + 97  # no logits
+    head = 96 * plain.vocabulary
+    assert critic_size(untied).trainable == critic_size(untied).parameters - head  # not asked
+    assert critic_size(recipe()) is None
+    batch = batch_of(one, [6], world=1)
+    memory = memory_of(one, size, batch, half=False)
+    assert memory.critic == 16 * critic.parameters
+    assert memory_of(recipe(), size, batch, half=False).critic == 0
+    adapted = recipe(*PPO, "policy.lora={rank: 2}")
+    small = critic_size(adapted)
+    assert small.trainable == lora_parameters_of(adapted) + 97
+    found = memory_of(adapted, size_of(adapted), batch, half=False).critic
+    assert found == 4 * small.parameters + 16 * small.trainable
+
+
+def lora_parameters_of(one) -> int:
+    """Of the policy, which adapts the same layers."""
+    return size_of(one).trainable
+
+
+def test_a_shared_trunk_is_counted(recipe):
+    shared, plain = size_of(recipe(*SHARED)), size_of(recipe())
+    assert shared.parameters == shared.trainable == plain.parameters + 97
+    assert shared.matmul == plain.matmul + 97
+
+
+def test_seconds_of_a_critic(recipe):
+    one, rate = recipe(*PPO), 1e6
+    size, critic, batch = size_of(one), critic_size(one), batch_of(one, [5], world=1)
+    with_it, without = (
+        phase_seconds(one, size, batch, rate),
+        phase_seconds(recipe(), size, batch, rate),
+    )
+    once = 2 * critic.matmul / rate * batch.packed_tokens
+    assert with_it["logprob"] == pytest.approx(once)
+    assert with_it["train"] - without["train"] == pytest.approx(3 * 3 * once)
+    shared = recipe(*SHARED)
+    seconds = phase_seconds(shared, size_of(shared), batch, rate)
+    assert seconds["logprob"] == pytest.approx(
+        2 * size_of(shared).matmul / rate * batch.packed_tokens
+    )
+
+
+def test_the_page_shows_the_critic(recipe):
+    shown = page(check_recipe(recipe(*PPO)))
+    assert "value_clip, lr 1e-05, 3 epochs x 1 minibatches, alone in the first 2 steps" in shown
+    assert "weights, gradients and optimiser" in shown
+    assert "the policy never learns" not in shown
+    late = page(check_recipe(recipe(*PPO, "critic.warmup_steps=10")))
+    assert "the policy never learns in 10" in late
+    assert "shared trunk" in page(check_recipe(recipe(*SHARED)))
 
 
 def test_the_rate_is_measured():

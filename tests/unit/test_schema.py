@@ -41,6 +41,9 @@ def test_shipped_recipes_validate(validator, path):
         {"monitors": "console"},
         {"reward": {"type": "function", "function": "my_pkg.rewards:score"}},
         {"policy": {"lora": {"rank": 4}}},
+        {"critic": {"loss": {"type": "value_clip", "clip": None}, "learner": {"lr": 1e-5}}},
+        {"critic": {"policy": {"type": "causal_lm", "head": "value"}, "warmup_steps": 50}},
+        {"stages": {"sft": {"critic": None}}},
     ],
 )
 def test_accepts(validator, recipe):
@@ -52,6 +55,8 @@ def test_accepts(validator, recipe):
     [
         {"lerner": {}},
         {"learner": {"lrr": 1}},
+        {"critic": {"lerner": {}}},
+        {"critic": {"loss": "value_clp"}},
         {"learner": {"lr": "fast"}},
         {"loss": "ppo_clp"},
         {"loss": {"type": "ppo_clip", "clip_hgh": 0.3}},

@@ -43,7 +43,8 @@ class Loss(Plugin):
     """True where a row's loss depends on other rows of its group: micro-batches are then whole
     groups."""
     trains_values: ClassVar[bool] = False
-    """True for the losses of reward models: they train `policy.head: value` on recorded answers."""
+    """True for a loss of critics and reward models: it reads `evaluation.values`, and gives the
+    language model's head no gradient."""
 
     aggregation: Aggregation = "token_mean"
     """How per-action losses become one number; see `trainer.ops.aggregation`."""

@@ -65,10 +65,10 @@ class ClipCov(Loss):
         candidate = (cov > self.cov_low) & (cov < self.cov_high) & free
         chosen = largest(
             torch.zeros_like(cov),
-            action_keys(batch.tokens, across.random.getrandbits(62)),
+            action_keys(batch.tokens, batch.mask, across.random.getrandbits(62)),
             counted * candidate,
             max(1, int(self.share * actions + 1e-9)),
-            across.gather,
+            across,
         )
         return batch.with_(extra=batch.extra | {"cov_dropped": chosen.to(now.dtype)})
 

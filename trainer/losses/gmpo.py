@@ -36,6 +36,7 @@ class Gmpo(Loss):
     aggregation: Literal["seq_mean_token_mean"] = "seq_mean_token_mean"
     """No other: the loss is defined for whole rows."""
     count_empty_rows: bool = True
+    """Rows without any action count in the mean."""
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         import torch

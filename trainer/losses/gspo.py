@@ -39,6 +39,7 @@ class Gspo(Loss):
     log_ratio_max: float = Field(10.0, gt=0)
     """Upper bound of log s before exp (verl)."""
     aggregation: Aggregation = "seq_mean_token_mean"
+    """The only one in verl."""
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         from trainer.ops.filled import filled

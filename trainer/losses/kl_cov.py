@@ -45,10 +45,10 @@ class KlCov(Loss):
         cov, actions = covariance(now, filled(batch.advantages, "advantages"), counted, across.sum)
         chosen = largest(
             cov,
-            action_keys(batch.tokens, across.random.getrandbits(62)),
+            action_keys(batch.tokens, batch.mask, across.random.getrandbits(62)),
             counted,
             max(1, int(self.share * actions + 1e-9)),
-            across.gather,
+            across,
         )
         return batch.with_(extra=batch.extra | {"cov_penalised": chosen.to(now.dtype)})
 

@@ -32,6 +32,7 @@ class Sapo(Loss):
     log_ratio_clamp: float = Field(20.0, gt=0)
     """Bound of |log rho| before exp."""
     aggregation: Aggregation = "seq_mean_token_mean"
+    """The only one in verl."""
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         import torch

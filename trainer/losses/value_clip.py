@@ -21,6 +21,7 @@ class ValueClip(Loss):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"values"})
+    trains_values: ClassVar[bool] = True
 
     clip: float | None = Field(0.5, gt=0)
     """How far a value may move in one step; verl 0.5, TRL 0.2; None: no clipping."""

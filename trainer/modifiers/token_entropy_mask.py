@@ -52,12 +52,12 @@ class TokenEntropyMask(Modifier):
 
         entropy = filled(batch.extra.get("old_entropy"), "old_entropy")
         counted = batch.mask * batch.weight
-        keys = action_keys(batch.tokens, across.random.getrandbits(62))
+        keys = action_keys(batch.tokens, batch.mask, across.random.getrandbits(62))
         actions = float(across.sum(counted.double().sum()))
 
         def above(quantile: float) -> Tensor:
             amount = actions - math.ceil((actions - 1) * quantile - 1e-6) if actions else 0.0
-            return largest(entropy, keys, counted, amount, across.gather)
+            return largest(entropy, keys, counted, amount, across)
 
         kept = above(self.low)
         if self.high < 1:

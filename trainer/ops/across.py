@@ -20,6 +20,8 @@ class Across:
     """What each process gave, by rank."""
     random: random.Random
     """Seeded by (run seed, step, epoch, minibatch): the same numbers on every process."""
+    rank: int = 0
+    """This process's place in what `gather` gives."""
 
     @classmethod
     def alone(cls, seed: int = 0) -> Across:

@@ -146,10 +146,10 @@ class LogprobModel(nn.Module):
             return logprobs, spread, values
 
     def _values(self, hidden: Tensor, targets: Targets) -> Tensor:
-        """f[M] in float32 at least."""
+        """f[M] in the type of the parameters: bfloat16 knows only three digits of a value."""
         states = hidden.index_select(0, targets.sources.to(hidden.device))
-        values = self.value_head(states)[:, 0]
-        values = values.float() if values.dtype is torch.bfloat16 else values
+        with torch.autocast(hidden.device.type, enabled=False):
+            values = self.value_head(states.to(self.value_head.weight.dtype))[:, 0]
         asked = targets.owners.index_select(0, targets.order)
         return values.index_select(0, asked.to(hidden.device))
 

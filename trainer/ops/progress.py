@@ -22,6 +22,9 @@ DETAILS = {
     "train/clip_low": "clipped low {:.1%}",
     "train/clip_high": "high {:.1%}",
     "train/kl_ref": "KL {:.4f}",
+    "critic/explained_variance": "explained variance {:.2f}",
+    "critic/value_error": "value error {:.3g}",
+    "train/value_error": "value error {:.3g}",
     "rollout/length_mean": "length {:.1f}",
     "rollout/truncated": "truncated {:.0%}",
     "rollout/unscored": "unscored {:.0%}",
@@ -71,7 +74,9 @@ class Progress:
         words = [f"step {self.step}/{self.total}"]
         if "reward/mean" in self._report:
             words.append(f"reward {self._report['reward/mean']:.3f}{parts and f' ({parts[1:]})'}")
-        words += self._details("rollout/length_mean", "train/entropy", "train/grad_norm")
+        words += self._details(
+            "rollout/length_mean", "train/entropy", "train/grad_norm", "critic/explained_variance"
+        )
         if "tokens_per_second" in self._timing:
             words.append(f"{self._timing['tokens_per_second']:,.0f} tokens/s")
         words.append(" ".join(f"{p} {s:.0%}" for p, s in phase_shares(self._timing).items()))

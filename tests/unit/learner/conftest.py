@@ -169,6 +169,7 @@ def batch() -> Batch:
         rewards=rewards,
         weight=torch.ones(rows, width),
         group=torch.arange(rows) // 3,
+        truncated=torch.arange(rows) == 3,
         rollout=torch.arange(rows),
         sampled_logprobs=-(2 + noise) * mask,
         inputs=({},) * rows,

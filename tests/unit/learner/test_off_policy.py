@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from trainer.losses.decoupled_ppo import DecoupledPpo
 from trainer.modifiers.entropy import Entropy
 from trainer.modifiers.kl import Kl
+from trainer.modifiers.rejection import Rejection
 from trainer.modifiers.tis import Tis
 from trainer.rollouts.replay import Replay
 
@@ -27,6 +28,9 @@ LAG = {"max_lag": 1}
         ({"rollouts": LAG, "modifiers": (Tis(),), "learner": {"minibatches": 2}}, "recompute"),
         ({"rollouts": LAG, "modifiers": (Tis(mode="none", off_policy_delta=1),)}, "sampled"),
         ({"modifiers": (Tis(batch_normalize=True),)}, "recompute"),
+        ({"rollouts": LAG, "modifiers": (Rejection(),)}, "recompute"),
+        ({"rollouts": LAG, "modifiers": (Rejection(), Tis())}, "recompute"),
+        ({"rollouts": LAG, "loss": DecoupledPpo(), "modifiers": (Rejection(),)}, "recompute"),
         ({"rollouts": LAG, "loss": DecoupledPpo()}, "none"),
         ({"rollouts": LAG, "loss": DecoupledPpo(), "learner": {"epochs": 2}}, "recompute"),
         ({"rollouts": LAG, "learner": {"old_logprobs": "recompute"}}, "recompute"),
@@ -58,6 +62,10 @@ def test_annotate_follows(make_learner, batch) -> None:
             "decoupled_ppo would find none",
         ),
         ({"loss": DecoupledPpo(), "modifiers": (Tis(),)}, "decoupled_ppo and tis would each weigh"),
+        (
+            {"modifiers": (Rejection(),), "learner": {"old_logprobs": "sampled"}},
+            "rejection would find none",
+        ),
         ({"modifiers": (Tis(),), "rollouts": {"agent": Replay()}}, "leave tis out"),
     ],
 )

@@ -111,3 +111,63 @@ def test_only_a_term_in_the_loss_gives_zero_advantage_rows_a_gradient() -> None:
 def test_gradient_options_are_refused_where_nothing_is_differentiated(field: str) -> None:
     with pytest.raises(ValidationError, match="use `where: loss`"):
         Modifier.model_validate({"type": "kl", "where": "reward", field: True})
+
+
+def adapted(make_batch, kl: Kl, divergence: float, rows: int, all_reduce=torch.clone) -> Kl:
+    """After a step in which each of `rows` rows has this mean k1."""
+    batch = make_batch(
+        [[1, 1, 0]] * rows,
+        sampled_logprobs=torch.tensor([[-1.0, -2.0, 9.0]]).expand(rows, 3),
+        ref_logprobs=torch.tensor([[-1.0, -2.0 - 2 * divergence, -9.0]]).expand(rows, 3),
+    )
+    kl.on_batch(batch, all_reduce)
+    return kl
+
+
+def test_card_of_the_adaptive_coefficient(make_batch) -> None:
+    kl = Kl(estimator="k1", coef=0.1, target=0.1, horizon=10_000)
+    adapted(make_batch, kl, 0.3, 256)
+    assert kl.state_dict()["coef"] == pytest.approx(0.100512)
+    batch = make_batch([[1, 1, 1]], ref_logprobs=REF, sampled_logprobs=NOW)
+    added, metrics = kl.on_loss(torch.zeros(1, 3), Evaluation(NOW), batch)
+    assert added[0].tolist() == pytest.approx([0.05, -0.1, 0.0])  # this step's is still 0.1
+    assert metrics["kl_coef"][0].tolist() == pytest.approx([0.1] * 3)
+    adapted(make_batch, kl, 0.1, 4)
+    added, metrics = kl.on_loss(torch.zeros(1, 3), Evaluation(NOW), batch)
+    assert metrics["kl_coef"][0, 0].item() == pytest.approx(0.100512)
+    adapted(make_batch, kl, 0.0, 1000)  # far below: at most 20 percent of n / horizon
+    assert kl.state_dict()["coef"] == pytest.approx(0.100512 * (1 - 0.02))
+
+
+def test_the_adaptive_coefficient_in_the_rewards(make_batch) -> None:
+    kl = Kl(estimator="k1", where="reward", coef=0.1, target=0.1, horizon=10)
+    adapted(make_batch, kl, 0.11, 5)
+    adapted(make_batch, kl, 0.1, 5)  # 10 percent over, times 5 / 10
+    batch = make_batch([[1, 1, 0]], [1.0], ref_logprobs=REF, sampled_logprobs=NOW)
+    changed, numbers = kl.on_rewards(batch)
+    assert numbers["kl_coef"] == pytest.approx(0.105)
+    assert changed.rewards[0].tolist() == pytest.approx([-0.0525, 1.105, 0.0])
+
+
+def test_the_divergence_is_of_all_processes(make_batch) -> None:
+    """Here 0.3 on 4 rows, elsewhere -0.1 on 4: together it is on target."""
+    kl = Kl(estimator="k1", coef=0.1, target=0.1, horizon=10)
+    other = torch.tensor([4 * -0.1, 4.0], dtype=torch.float64)
+    adapted(make_batch, kl, 0.3, 4, lambda own: own + other)
+    assert kl.state_dict()["coef"] == pytest.approx(0.1)
+
+
+def test_a_checkpoint_holds_the_coefficient(make_batch) -> None:
+    kl, resumed = (Kl(estimator="k1", coef=0.1, target=0.1, horizon=10) for _ in range(2))
+    adapted(make_batch, kl, 0.3, 5)
+    resumed.load_state_dict(kl.state_dict())
+    assert (
+        adapted(make_batch, resumed, 0.3, 5).state_dict()
+        == adapted(make_batch, kl, 0.3, 5).state_dict()
+        == {"coef": pytest.approx(0.121)}
+    )
+
+
+def test_an_adaptive_coefficient_cannot_start_at_zero() -> None:
+    with pytest.raises(ValidationError, match="coef: 0 would stay 0"):
+        Modifier.model_validate({"type": "kl", "coef": 0, "target": 0.1})
