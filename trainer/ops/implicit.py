@@ -35,12 +35,13 @@ def largest_return(rewards: Tensor, mask: Tensor) -> float:
     return float(returns.masked_fill(~mask.bool(), 0.0).amax()) if returns.numel() else 0.0
 
 
-def opposites(labels: Tensor, group: Tensor) -> Tensor:
-    """i[P, 2]: rows (right, wrong) of one group, the k-th right with the k-th wrong; rows left
-    over pair with none. Right: a label above 0.5."""
+def opposites(labels: Tensor, group: Tensor, rollout: Tensor) -> Tensor:
+    """i[P, 2]: rows (right, wrong) of one group, the k-th right with the k-th wrong by `rollout`,
+    wherever they stand; rows left over pair with none. Right: a label above 0.5."""
     pairs = []
     for own in torch.unique(group).tolist():
         rows = (group == own).nonzero().flatten()
+        rows = rows[rollout[rows].argsort(stable=True)]
         right = labels[rows] > 0.5
         pairs += list(zip(rows[right].tolist(), rows[~right].tolist(), strict=False))
     return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)

@@ -50,8 +50,10 @@ def test_no_reference_is_a_reference_of_zero():
 def test_the_kth_right_answer_meets_the_kth_wrong_one():
     labels = torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 0.5])
     group = torch.tensor([0, 0, 0, 0, 0, 4, 4, 4])
-    assert opposites(labels, group).tolist() == [[0, 1], [2, 3], [5, 7]]
-    assert opposites(torch.ones(3), torch.zeros(3)).shape == (0, 2)
+    place = torch.arange(8)
+    assert opposites(labels, group, place).tolist() == [[0, 1], [2, 3], [5, 7]]
+    assert opposites(labels, group, 8 - place).tolist() == [[2, 4], [0, 3], [6, 7]]
+    assert opposites(torch.ones(3), torch.zeros(3), place[:3]).shape == (0, 2)
 
 
 def test_the_other_side_is_the_mean_of_what_is_worse_or_better():

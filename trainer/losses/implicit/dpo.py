@@ -56,7 +56,7 @@ class Dpo(RowLoss):
             other = other_side(scores, labels, batch.group)
             side = torch.where(labels > 0, 1.0, -1.0).to(scores)
         else:
-            right, wrong = opposites(labels, batch.group).unbind(-1)
+            right, wrong = opposites(labels, batch.group, batch.rollout).unbind(-1)
             other, side = torch.zeros_like(scores), torch.zeros_like(scores)
             other[right], other[wrong] = scores[wrong], scores[right]
             side[right], side[wrong] = 1.0, -1.0

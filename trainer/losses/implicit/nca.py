@@ -36,7 +36,7 @@ class Nca(RowLoss):
         from trainer.ops.implicit import opposites
 
         paired = torch.zeros(len(batch.mask), dtype=torch.bool)
-        paired[opposites(batch.rewards.sum(-1), batch.group).flatten()] = True
+        paired[opposites(batch.rewards.sum(-1), batch.group, batch.rollout).flatten()] = True
         return batch.with_(mask=batch.mask & paired[:, None])
 
     def of_rows(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
