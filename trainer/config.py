@@ -217,12 +217,15 @@ class Recipe(Frozen):
         wanted = "values" in self.needs
         if self.policy.head == "value" and self.rollouts.agent.samples:
             raise ValueError("policy.head: value cannot write answers; use lm, or both")
-        if self.loss.trains_values != (self.policy.head == "value"):
+        if self.loss.trains_values:
             raise ValueError(
                 f"loss: {self.loss.name()} trains a critic, not the policy: put it under "
-                "critic.loss, and a policy's loss here, such as ppo_clip; for a reward model on "
-                "recorded answers set policy.head: value"
-                if self.loss.trains_values
+                "critic.loss, and a policy's loss here, such as ppo_clip"
+            )
+        if self.loss.trains_judge != (self.policy.head == "value"):
+            raise ValueError(
+                f"loss: {self.loss.name()} trains a value head: set policy.head: value"
+                if self.loss.trains_judge
                 else f"policy.head: value has no log-probs for loss: {self.loss.name()}; use a "
                 "loss of reward models (step_bce, bradley_terry), or head: lm"
             )

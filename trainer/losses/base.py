@@ -42,8 +42,10 @@ class Loss(Plugin):
     couples_rows: ClassVar[bool] = False
     """True where a row's loss depends on other rows of its group: micro-batches are then whole
     groups."""
+    trains_judge: ClassVar[bool] = False
+    """True for the losses of reward models: they train `policy.head: value` on recorded answers."""
     trains_values: ClassVar[bool] = False
-    """True for a loss of critics and reward models: it reads `evaluation.values`, and gives the
+    """True for a loss of critics: it reads `evaluation.values` and `batch.returns`, and gives the
     language model's head no gradient."""
 
     aggregation: Aggregation = "token_mean"

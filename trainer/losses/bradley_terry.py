@@ -25,7 +25,7 @@ class BradleyTerry(Loss):
     {head: value, value_at: after}`. Metrics: `accuracy` (v_i > v_j), `gap` (v_i - v_j).
     """
 
-    trains_values: ClassVar[bool] = True
+    trains_judge: ClassVar[bool] = True
     couples_rows: ClassVar[bool] = True
 
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)

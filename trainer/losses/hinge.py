@@ -18,7 +18,7 @@ class Hinge(RowLoss):
     1/2 (mean of the real + mean of the generated), the discriminator of Adv-GRPO. For `policy:
     {head: value, value_at: after}`. Metric: `accuracy` (v on its side of 0)."""
 
-    trains_values: ClassVar[bool] = True
+    trains_judge: ClassVar[bool] = True
 
     def of_rows(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         import torch

@@ -25,7 +25,7 @@ class StepBce(Loss):
     at 1/2, `probability`, `label`. Raises ValueError for a label outside of [0, 1].
     """
 
-    trains_values: ClassVar[bool] = True
+    trains_judge: ClassVar[bool] = True
 
     positive_weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """w of the part with y, 1 for the other: under 1 where right steps are many."""

@@ -75,8 +75,9 @@ class ReplaySteps(Agent):
 
     def _steps(self, prompt: Prompt) -> list[str]:
         found = prompt.meta.get(self.column)
-        texts = [step for step in found if isinstance(step, str)] if _listed(found) else []
-        if not texts or len(texts) != len(found):
+        listed = list(found) if isinstance(found, list | tuple) else []
+        texts = [step for step in listed if isinstance(step, str)]
+        if not texts or len(texts) != len(listed):
             raise DataError(
                 f"{prompt.origin or f'prompt {prompt.id!r}'}: column {self.column!r} "
                 f"(rollouts.agent.column) holds {found!r}, it must be a list of texts, one per "
@@ -89,7 +90,3 @@ class ReplaySteps(Agent):
                 "(rollouts.agent.column) has an empty step; take it out, and its label"
             )
         return stripped
-
-
-def _listed(value: object) -> bool:
-    return isinstance(value, list | tuple)

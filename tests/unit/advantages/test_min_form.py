@@ -98,3 +98,16 @@ def test_it_is_found_by_name() -> None:
         temperature=0.2
     )
     assert not MinForm.crosses_groups
+
+
+def test_the_sum_form_pays_for_every_step(worked, make_steps) -> None:
+    found = MinForm(weighting="sum", outcome_coef=0, baseline="none", mask_step_ends=False)(worked)
+    assert found[0, [1, 11, 21]].tolist() == pytest.approx([0.7, -0.1, 0.5])
+    assert found[1, [1, 11]].tolist() == pytest.approx([1.6, 0.7])
+    padded = make_steps([[0.8, -0.6, *[0.9] * 8], [0.9, 0.7]], [0.0, 1.0], length=10)
+    forms = {
+        form: MinForm(weighting=form, outcome_coef=0, baseline="none", mask_step_ends=False)(padded)
+        for form in ("sum", "softmin")
+    }
+    assert forms["sum"][0, 1].item() == pytest.approx(7.4), "eight idle steps more than pay"
+    assert forms["softmin"][0, 1].item() == pytest.approx(-0.6, abs=1e-3), "the worst step stays"

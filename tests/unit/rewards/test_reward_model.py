@@ -9,7 +9,7 @@ import torch
 from transformers import Qwen2ForSequenceClassification
 
 from trainer.context import Context
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, MissingService
 from trainer.models.pretrained import Pretrained
 from trainer.models.tiny_text import TinyText
 from trainer.rewards.model.reward_model import RewardModel
@@ -102,3 +102,8 @@ async def test_a_model_without_a_head_is_refused(context, tmp_path):
     with pytest.raises(ConfigError, match="no trained value head"):
         async with RewardModel(model=SMALL).open(context):
             pass
+
+
+async def test_outside_of_a_run_it_says_what_it_needs():
+    with pytest.raises(MissingService, match="only a run or an evaluation opens"):
+        await RewardModel(model=SMALL).score(Group(Prompt("p", ()), []), None)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Qwen2ForTokenClassification
 from trainer.advantages.min_form import MinForm
 from trainer.collate import collate
 from trainer.context import Context
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, MissingService
 from trainer.models.pretrained import Pretrained
 from trainer.models.tiny_text import TinyText
 from trainer.ops.steps import Splitter
@@ -314,3 +314,8 @@ async def test_a_classifier_of_three_labels_is_refused(tmp_path):
     Qwen2ForTokenClassification(config).save_pretrained(tmp_path / "three")
     with pytest.raises(ConfigError, match="3 labels"):
         Pretrained(path=str(tmp_path / "three")).value_head()
+
+
+async def test_outside_of_a_run_it_says_what_it_needs():
+    with pytest.raises(MissingService, match="only a run or an evaluation opens"):
+        await StepPrm(model=SMALL).score(Group(Prompt("p", ()), []), None)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from trainer.errors import MissingService
 from trainer.models.base import Model
 from trainer.policies.base import Policy
 from trainer.rewards.base import Reward, RewardContext
@@ -61,6 +62,10 @@ class RewardModel(Reward):
                 self._live = None
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
+        if self._live is None:
+            raise MissingService(
+                f"{self.name()} judges with a model, which only a run or an evaluation opens"
+            )
         asked = [self._asked(group, rollout) for rollout in group.rollouts]
         found = await self._live.values(asked)
         return [

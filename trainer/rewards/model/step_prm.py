@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from trainer.errors import MissingService
 from trainer.models.base import Model
 from trainer.ops.steps import Decode, Splitter, Step, policy_spans
 from trainer.policies.base import Policy
@@ -81,6 +82,10 @@ class StepPrm(Reward):
                 self._live = None
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
+        if self._live is None:
+            raise MissingService(
+                f"{self.name()} judges with a model, which only a run or an evaluation opens"
+            )
         judge, decode = self._live
         found = [_Answer(self, rollout, decode) for rollout in group.rollouts]
         if self.reads == "text":
