@@ -153,7 +153,8 @@ def _plan(recipe: Recipe, prompts: list[Prompt]) -> tuple[RenderableType, list[s
     lengths = plan.prompt_lengths(recipe, prompts)
     batch = plan.batch_of(recipe, lengths, world)
     serving = plan.serving_of(recipe, size, batch, device, _device_memory(device))
-    memory = plan.memory_of(recipe, size, batch, half, serving)
+    companions = plan.companions_of(recipe)
+    memory = plan.memory_of(recipe, size, batch, half, serving, companions)
     tables: list[RenderableType] = [
         Text("\nmodel", "bold"),
         _model(recipe, size, half),
@@ -167,7 +168,7 @@ def _plan(recipe: Recipe, prompts: list[Prompt]) -> tuple[RenderableType, list[s
         tables += [Text("\nvLLM", "bold"), _serving(serving)]
         problems = _too_small(serving, max(lengths, default=0) + batch.answer_tokens)
     rate = plan.flops_rate(device, half)
-    seconds = plan.phase_seconds(recipe, size, batch, rate)
+    seconds = plan.phase_seconds(recipe, size, batch, rate, companions)
     tables += [Text("\ntime", "bold"), _time(recipe, seconds, rate, device)]
     return Group(*tables), problems
 
@@ -286,6 +287,7 @@ def _memory(memory: Memory, size: Size, batch: Batch, half: bool) -> Table:
         ("optimiser", "AdamW, two moments in float32"),
         ("reference", "frozen copy"),
         ("critic", "weights, gradients and optimiser, float32"),
+        ("beside", "models of rewards: weights, gradients, moments, frozen copies"),
         ("engine", "copy for sampling"),
         ("cache", f"KV of {-(-batch.rollouts // batch.world)} rollouts of full length"),
         ("activations", "estimate at the token budget"),

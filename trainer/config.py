@@ -126,6 +126,10 @@ class Evaluation(Frozen):
     temperature: float = Field(1.0, gt=0)
     reward: Reward | None = None
     """What to report; None takes the recipe's reward."""
+    best_of: Reward | None = None
+    """Chooses one of the sampled answers: `best@k` is the reward of the first k's one that this one
+    scores highest, `vote@k` that of the answer with the largest sum of sigma(score). An answer that
+    it cannot score is chosen last."""
     name: str = "reward"
     """What to call it: accuracy, mean IoU, ..."""
     threshold: float = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from trainer.errors import CheckpointError, ConfigError, RewardFaults
 from trainer.models.base import Model
 from trainer.models.pretrained import Pretrained
 from trainer.monitors.base import prompt_text
+from trainer.ops.best_of import best, elected
 from trainer.ops.statistics import bootstrap, majority, pass_at_k
 from trainer.ops.text import stated_answer
 from trainer.run import Run
 from trainer.run_folder import RESOLVED, folder_of
-from trainer.run_state import load_policy
+from trainer.run_state import load_policy, load_reward
 from trainer.summarize import lean
 from trainer.types import Group, Prompt, Rollout
 from trainer.yaml import read_yaml
@@ -66,6 +68,7 @@ async def evaluate_checkpoint(recipe: Recipe, checkpoint: str = "latest") -> dic
         if checkpoint != "start":
             run.step = _step(run, checkpoint)
             load_policy(run.recipe.policy, run.checkpoints.path(run.step))
+            load_reward(run.recipe.reward, run.checkpoints.path(run.step))
         await run.publish()
         return await measure(run, run.step)
 
@@ -90,7 +93,8 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
     """The table of one evaluation.
 
     Keys: step, name, sampled and greedy {mean, low, high, n} (95 % bootstrap over prompts; greedy
-    may be None), "pass@k" and "maj@k" {k: {...}} for k = 1, 2, 4, ... up to `samples`, examples.
+    may be None), "pass@k" and "maj@k" {k: {...}} for k = 1, 2, 4, ... up to `samples`, and with
+    `best_of` "best@k" and "vote@k", examples.
     Unscored answers are left out; a prompt without any scored answer does not count.
     """
     config, sampling = run.recipe.evaluation, run.recipe.rollouts.sampling
@@ -121,6 +125,9 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
             right = [sum(v >= config.threshold for v in _values(row)) for row in rows]
             table["pass@k"][k] = bootstrap([pass_at_k(config.samples, c, k) for c in right])
             table["maj@k"][k] = bootstrap([_majority(row, k) for row in rows])
+            if config.best_of is not None:
+                table.setdefault("best@k", {})[k] = bootstrap([_chosen(row, k) for row in rows])
+                table.setdefault("vote@k", {})[k] = bootstrap([_voted(row, k) for row in rows])
     return table
 
 
@@ -143,6 +150,11 @@ async def _play(run: Run, sampling: Sampling, size: int) -> list[Group]:
         return group
 
     groups = await asyncio.gather(*(one(prompt) for prompt in share))
+    judge = run.recipe.evaluation.best_of
+    for group in groups if judge is not None else ():  # in turn: waiting would count as slowness
+        judged = await run.scorer.border(judge, group, run.step, log=False)
+        for rollout, score in zip(group.rollouts, judged, strict=True):
+            rollout.meta["judged"] = -math.inf if score.value is None else score.value
     gathered = await asyncio.to_thread(run.distributed.gather_objects, lean(groups))
     merged = [group for part in gathered for group in part]
     return sorted(merged, key=lambda group: group.prompt.serial, reverse=True)
@@ -163,6 +175,19 @@ def _values(rollouts: Sequence[Rollout]) -> list[float]:
 
 def _majority(row: Sequence[Rollout], k: int) -> float:
     return majority([stated_answer(r.reply) for r in row], _values(row), k)
+
+
+def _judged(row: Sequence[Rollout], k: int) -> list[float]:
+    return [r.meta["judged"] for r in row[:k]]
+
+
+def _chosen(row: Sequence[Rollout], k: int) -> float:
+    return _values(row)[best(_judged(row, k))]
+
+
+def _voted(row: Sequence[Rollout], k: int) -> float:
+    answers = [stated_answer(r.reply) for r in row[:k]]
+    return _values(row)[elected(answers, _judged(row, k))]
 
 
 def _powers(n: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.losses.base import Loss
+    from trainer.models.base import Model
     from trainer.policies.base import Policy
     from trainer.types import Batch, Evaluation
 
@@ -36,6 +38,22 @@ class Optimizer(Frozen):
     """Packed tokens per micro-batch: memory only, never the result."""
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A model beside the policy, as the plan of a run counts it."""
+
+    model: Model | None
+    """None: the policy's."""
+    policy: Policy | None
+    """None: the policy's settings."""
+    optimizer: Optimizer | None
+    """None: it is not trained."""
+    reference: bool = False
+    """Whether a frozen copy is kept; with LoRA it costs nothing."""
+    passes: int = 0
+    """Forward passes over the batch in a step, those of the update not counted."""
+
+
 class Trainee(Protocol):
     """A model under training. Methods are synchronous, and collective where there are several
     processes: call them from `asyncio.to_thread`, in the same order everywhere."""
@@ -50,9 +68,11 @@ class Trainee(Protocol):
         """f[B, T] of the model's start weights. The first call may load them."""
         ...
 
-    def update(self, batch: Batch, step: int) -> dict[str, float]:
+    def update(self, batch: Batch, step: int, seen: Tensor | None = None) -> dict[str, float]:
         """One pass of the optimiser over the batch; `step` counts from 1. Loss, its metrics,
-        `grad_norm`, `lr`, ..., over all processes."""
+        `grad_norm`, `lr`, ..., over all processes. `seen` f[B, T] is filled with the log-probs of
+        the first epoch's own forwards, each before its update: one pass less than `evaluate`. Rows
+        that the loss leaves out have 0."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
-    from trainer.learning import Optimizer
+    from trainer.learning import Beside, Optimizer
     from trainer.models.base import Model
     from trainer.policies.base import Lora, Policy
     from trainer.types import Prompt
@@ -46,6 +46,8 @@ class Memory:
     reference: int
     critic: int
     """Weights, gradients and optimiser of a critic model."""
+    beside: int
+    """Models of rewards: weights, gradients, moments, frozen copies."""
     engine: int
     cache: int
     activations: int
@@ -154,6 +156,25 @@ def lora_parameters(model: nn.Module, lora: Lora) -> int:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A model that a reward holds, with its shape."""
+
+    what: Beside
+    size: Size
+    lora: bool
+
+
+def companions_of(recipe: Recipe) -> list[Companion]:
+    """The models that rewards hold."""
+    found = []
+    for one in recipe.reward.beside():
+        policy = one.policy or recipe.policy
+        size = shape_of(one.model or recipe.model, policy)
+        found.append(Companion(one, size, policy.lora is not None))
+    return found
+
+
 def batch_of(recipe: Recipe, prompt_tokens: Sequence[int], world: int) -> Batch:
     """`prompt_tokens`: lengths of some rendered prompts."""
     rollouts, learner = recipe.rollouts, recipe.learner
@@ -175,9 +196,15 @@ def batch_of(recipe: Recipe, prompt_tokens: Sequence[int], world: int) -> Batch:
 
 
 def memory_of(
-    recipe: Recipe, size: Size, batch: Batch, half: bool, serving: Serving | None = None
+    recipe: Recipe,
+    size: Size,
+    batch: Batch,
+    half: bool,
+    serving: Serving | None = None,
+    companions: Sequence[Companion] = (),
 ) -> Memory:
-    """`half`: the policy computes in bfloat16. Weights and optimiser state stay float32 then."""
+    """`half`: the policy computes in bfloat16. Weights and optimiser state stay float32 then.
+    Activations are the policy's: models beside it are not trained at the same time."""
     number = 2 if half else 4
     lora = recipe.policy.lora is not None
     activations = [_activations(recipe.policy, recipe.learner, size, batch, number)]
@@ -199,10 +226,20 @@ def memory_of(
         optimiser=8 * size.trainable,
         reference=0 if lora or "ref_logprobs" not in recipe.needs else 4 * size.parameters,
         critic=of_critic,
+        beside=sum(_held(one) for one in companions),
         engine=engine,
         cache=cache,
         activations=max(activations),
     )
+
+
+def _held(one: Companion) -> int:
+    """Bytes of a companion between passes."""
+    size = one.size
+    trained = size.trainable if one.what.optimizer is not None else 0
+    weights = size.parameters + (size.trainable if one.lora else 0)
+    frozen = size.parameters if one.what.reference and not one.lora else 0
+    return 4 * (weights + 3 * trained + frozen)
 
 
 def _activations(policy: Policy, settings: Optimizer, size: Size, batch: Batch, number: int) -> int:
@@ -275,7 +312,13 @@ def flops_rate(device: str, half: bool, seconds: float = 0.3) -> float:
     return 2 * n**3 * max(done, 1) / spent
 
 
-def phase_seconds(recipe: Recipe, size: Size, batch: Batch, rate: float) -> dict[str, float]:
+def phase_seconds(
+    recipe: Recipe,
+    size: Size,
+    batch: Batch,
+    rate: float,
+    companions: Sequence[Companion] = (),
+) -> dict[str, float]:
     """Least seconds of a step by phase at `rate`: 2 floating-point operations per parameter and
     token for a forward pass, 6 for forward and backward, 8 with gradient checkpointing."""
     answers = batch.rollouts * batch.answer_tokens
@@ -291,8 +334,15 @@ def phase_seconds(recipe: Recipe, size: Size, batch: Batch, rate: float) -> dict
         by_critic = 2 * critic.matmul / rate / batch.world
         logprob += by_critic
         train += by_critic * _passes(judge) * recipe.critic.learner.epochs
+    judging = 0.0
+    for one in companions:
+        epochs = one.what.optimizer.epochs if one.what.optimizer is not None else 0
+        policy = one.what.policy or recipe.policy
+        forwards = one.what.passes + _passes(policy) * epochs
+        judging += 2 * one.size.matmul / rate / batch.world * forwards
     return {
         "generate": once * (answers + prompts) if recipe.rollouts.agent.samples else 0.0,
+        "reward": judging * batch.packed_tokens,
         "logprob": logprob * batch.packed_tokens,
         "train": train * batch.packed_tokens,
     }

@@ -97,7 +97,10 @@ class Run:
                 model=recipe.model,
                 renderer=recipe.model.renderer(),
                 resuming=bool(checkpoints.steps()),
-                trainees=Trainees(policy_job(recipe), distributed) if training else None,
+                training=training,
+                policy=recipe.policy,
+                trainees=Trainees(policy_job(recipe), distributed),
+                gather=distributed.gather_objects,
             )
             monitors = await stack.enter_async_context(
                 Monitors.open(
@@ -113,8 +116,9 @@ class Run:
             if recipe.rollouts.agent.samples:
                 await stack.enter_async_context(recipe.engine.open(context))
             await stack.enter_async_context(recipe.reward.open(context))
-            if recipe.evaluation.reward is not None:
-                await stack.enter_async_context(recipe.evaluation.reward.open(context))
+            for other in (recipe.evaluation.reward, recipe.evaluation.best_of):
+                if other is not None:
+                    await stack.enter_async_context(other.open(context))
             scorer = await stack.enter_async_context(
                 Scorer.open(
                     recipe.reward,

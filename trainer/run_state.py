@@ -19,6 +19,7 @@ from trainer.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trainer.policies.base import Policy
+    from trainer.rewards.base import Reward
     from trainer.run import Run
 
 
@@ -81,6 +82,11 @@ def load_policy(policy: Policy, folder: Path) -> None:
                     f"{tuple(tensor.shape)}"
                 )
             tensor.copy_(saved[name])
+
+
+def load_reward(reward: Reward, folder: Path) -> None:
+    """What co-trained rewards had learned, for evaluation."""
+    reward.load_state_dict(_read(folder / "trainer.pt")["reward"])
 
 
 def own_state(run: Run) -> dict[str, Any]:

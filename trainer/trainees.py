@@ -39,8 +39,8 @@ class ModelTrainee:
         job, budget = self._updater.job, self._updater.token_budget
         return self._reference.logprobs(batch, job.temperature, budget)
 
-    def update(self, batch: Batch, step: int) -> dict[str, float]:
-        return self._updater.update(batch, step)
+    def update(self, batch: Batch, step: int, seen: Tensor | None = None) -> dict[str, float]:
+        return self._updater.update(batch, step, seen)
 
     def state_dict(self) -> dict[str, Any]:
         weights = {name: p.detach().cpu() for name, p in self.policy.trained().items()}

@@ -74,6 +74,7 @@ class _Minibatch:
     """One short row to run through the model when there is nothing to do."""
     first: bool
     """True while the weights are still those that the batch was annotated with."""
+    seen: Tensor  # f[B, T] the log-probs of this minibatch's own forwards
 
 
 class Updater:
@@ -89,8 +90,9 @@ class Updater:
         self.token_budget = job.optimizer.token_budget
         self._skipped_in_a_row = 0
 
-    def update(self, batch: Batch, step: int) -> dict[str, float]:
-        """One pass over a batch that has all its fields; `step` counts from 1.
+    def update(self, batch: Batch, step: int, seen: Tensor | None = None) -> dict[str, float]:
+        """One pass over a batch that has all its fields; `step` counts from 1. `seen` f[B, T]: see
+        `learning.Trainee.update`.
 
         Report, over all processes: `loss` and `surrogate` (the loss before modifiers) as mean over
         updates; metrics of loss and modifiers, and `entropy`, as mean over the trained actions;
@@ -108,6 +110,8 @@ class Updater:
                 drawn = random.Random(repr((self.job.seed, step, epoch, place)))
                 mini = self._minibatch(batch, rows, drawn, first=not norms)
                 tally.add(self._gradient(mini))
+                if seen is not None and epoch == 0:
+                    seen[rows] = mini.seen
                 norms.append(self._apply())
         whole = Tally.merged(self.distributed.gather_objects(tally.export()))
         report = dict(whole.report())
@@ -204,7 +208,8 @@ class Updater:
             all_reduce=self.distributed.all_reduce_sum,
         )
         mini = mini.with_(extra=mini.extra | {"scale": scale})
-        return _Minibatch(mini, scale, take(batch, [int(batch.length.argmin())]), first)
+        spare = take(batch, [int(batch.length.argmin())])
+        return _Minibatch(mini, scale, spare, first, torch.zeros_like(mini.sampled_logprobs))
 
     def _apply(self) -> float:
         """Clips the gradient and takes the optimiser's step; returns the norm before clipping."""
@@ -324,6 +329,7 @@ class Updater:
         evaluation = self.policy.evaluate(
             part, entropy=self.job.entropy, temperature=self.job.temperature
         )
+        mini.seen[rows] = evaluation.logprobs.detach().to(mini.seen)
         per_action, metrics = self.job.loss(evaluation, part)
         tally.sum("surrogate", masked_sum(per_action.detach(), share))
         # Weights first: they are meant for the loss, not for what other modifiers add to it.

@@ -10,6 +10,7 @@ from rich.console import Console
 from trainer.check import check_recipe, count, missing_needs, size_text
 from trainer.plan import (
     batch_of,
+    companions_of,
     critic_size,
     flops_rate,
     memory_of,
@@ -123,6 +124,43 @@ def test_phase_seconds(recipe):
     assert seconds["generate"] == pytest.approx(forward * (12 * 10 + 4 * 5))
     assert seconds["train"] == pytest.approx(3 * forward * batch.packed_tokens * 2)
     assert seconds["logprob"] == pytest.approx(2 * forward * batch.packed_tokens)  # reference, old
+
+
+PRM = "reward={type: model/implicit_prm, outcome: text/exact}"
+
+
+def test_a_model_beside_the_policy_is_counted(recipe):
+    one = recipe(PRM, "reward.learner={epochs: 2}", "reward.model={type: tiny_text, hidden: 48}")
+    size, batch, companions = size_of(one), batch_of(one, [6], world=1), companions_of(one)
+    (prm,) = companions
+    p = prm.size.parameters
+    assert p == size_of(recipe("model.hidden=48")).parameters < size.parameters
+    memory = memory_of(one, size, batch, False, None, companions)
+    assert memory.beside == (4 + 4 + 8 + 4) * p  # weights, gradients, moments, frozen copy
+    assert memory.total - memory_of(one, size, batch, False).total == memory.beside
+    forward = 2 * prm.size.matmul / 1e6 * batch.packed_tokens
+    seconds = phase_seconds(one, size, batch, 1e6, companions)
+    assert seconds["reward"] == pytest.approx(forward * (1 + 3 * 2))  # reference, two epochs
+
+
+def test_what_a_prm_costs_follows_its_settings(recipe):
+    def passes(*settings):
+        one = recipe(PRM, *settings)
+        size, batch, companions = size_of(one), batch_of(one, [6], world=1), companions_of(one)
+        unit = 2 * size.matmul / 1e6 * batch.packed_tokens
+        held = memory_of(one, size, batch, False, None, companions).beside
+        seconds = phase_seconds(one, size, batch, 1e6, companions)["reward"]
+        return round(seconds / unit), held / (4 * size.parameters)
+
+    assert passes() == (1 + 3, 5)
+    assert passes("reward.update=before") == (1 + 3 + 1, 5)
+    assert passes("reward.update=reverse", "reward.reference=policy") == (3 + 1, 4)
+    assert passes("reward.update=none") == (1 + 1, 2)
+    assert passes("reward.loss=implicit/dpo") == (1 + 1 + 1 + 3, 5)
+    forwards, held = passes("reward.policy={type: causal_lm, lora: {rank: 1}}")
+    assert forwards == 1 + 3
+    assert 1 < held < 1.1
+    assert recipe().reward.beside() == ()
 
 
 PPO = ("advantage=gae", "critic={learner: {epochs: 3, token_budget: 64}, warmup_steps: 2}")

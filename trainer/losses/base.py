@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainer.plugin import Plugin
 
@@ -66,3 +66,37 @@ class Loss(Plugin):
 
     def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         raise NotImplementedError
+
+
+class RowLoss(Loss):
+    """A loss of whole rows: of an answer and its label, or of a pair of answers.
+
+    Subclasses write `of_rows`. Its values sit on the last action of each row, so that the loss is
+    their mean over the rows; rows that `on_minibatch` masks out do not count.
+    """
+
+    leaves_rows_out: ClassVar[bool] = False
+    """True where `on_minibatch` does; may be a property."""
+
+    aggregation: Aggregation = "seq_mean_token_sum"
+    """Nothing else: the mean over rows."""
+
+    @field_validator("aggregation")
+    @classmethod
+    def _is_of_rows(cls, value: Aggregation) -> Aggregation:
+        if value != "seq_mean_token_sum":
+            raise ValueError(
+                f"{value} divides by tokens, and this is a loss of whole answers: use "
+                "seq_mean_token_sum, or leave it out"
+            )
+        return value
+
+    def of_rows(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """f[B], and metrics as `__call__` returns them."""
+        raise NotImplementedError
+
+    def __call__(self, evaluation: Evaluation, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        from trainer.ops.returns import at_last_action
+
+        values, metrics = self.of_rows(evaluation, batch)
+        return at_last_action(values, batch.mask), metrics

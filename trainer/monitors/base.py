@@ -95,7 +95,7 @@ def evaluation_figures(table: Mapping[str, Any]) -> dict[str, float]:
         if table[kind]
         for figure in ("mean", "low", "high")
     }
-    for kind in ("pass@k", "maj@k"):
-        for k, interval in table[kind].items():
+    for kind in ("pass@k", "maj@k", "best@k", "vote@k"):
+        for k, interval in table.get(kind, {}).items():
             figures[f"evaluation/{kind.removesuffix('k')}{k}"] = interval["mean"]
     return figures

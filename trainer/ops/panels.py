@@ -93,8 +93,8 @@ def evaluation_table(tables: Sequence[Figures]) -> Table:
 
 def _rows(tables: Sequence[Figures]) -> list[tuple[str, list[Figures | None]]]:
     rows = [(kind, [table[kind] for table in tables]) for kind in ("sampled", "greedy")]
-    for kind in ("pass@k", "maj@k"):
-        by_k = [{str(k): value for k, value in table[kind].items()} for table in tables]
+    for kind in ("pass@k", "maj@k", "best@k", "vote@k"):
+        by_k = [{str(k): v for k, v in table.get(kind, {}).items()} for table in tables]
         rows += [
             (f"{kind.removesuffix('k')}{k}", [values.get(k) for values in by_k])
             for k in by_k[-1]

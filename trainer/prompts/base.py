@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload
 from pydantic import Field, field_validator
 
 from trainer.errors import DataError
+from trainer.ops.columns import has, inside
 from trainer.ops.shuffle import permuted, stable_hash
 from trainer.plugin import Frozen, Plugin
 from trainer.templates.base import Template
@@ -91,7 +92,8 @@ class Heldout(Sequence[Prompt]):
 
 class Columns(Frozen):
     """Which column of the data holds what. None looks for the usual names: question | problem |
-    prompt | query, answer | solution | ground_truth, images | image, messages, task, id."""
+    prompt | query, answer | solution | ground_truth, images | image, messages, task, id. A dot
+    looks inside a column: `reward_model.ground_truth`."""
 
     question: str | None = None
     """Text, or a list of chat messages."""
@@ -108,7 +110,7 @@ class Columns(Frozen):
         found = {}
         for ours, aliases in _ALIASES.items():
             asked = getattr(self, ours)
-            if asked is not None and asked not in names:
+            if asked is not None and not {asked, asked.partition(".")[0]} & set(names):
                 near = difflib.get_close_matches(asked, names, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise DataError(
@@ -260,11 +262,11 @@ class OpenTable:
         where, folder = self.table.origin(rows, index)
         row = self.table.drawn(rows[index], rng)
         for ours in ("question", "messages", "answer"):
-            if ours in self.found and self.found[ours] not in row:
+            if ours in self.found and not has(row, self.found[ours]):
                 raise DataError(
                     f"{where}: no column {self.found[ours]!r} ({ours}); it has: {', '.join(row)}"
                 )
-        value = {ours: row.get(theirs) for ours, theirs in self.found.items()}
+        value = {ours: inside(row, theirs) for ours, theirs in self.found.items()}
         ready: dict[str, Any] = {
             "images": self.table.images(row, value.get("images"), where, folder)
         }

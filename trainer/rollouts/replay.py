@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.errors import DataError
 from trainer.rollouts.base import Agent, Session
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 class Replay(Agent):
     """Plays the text of a data column, plus the end of turn, as if the policy had written it.
 
-    Every member of a group plays the same text, so `rollouts.group_size` is usually 1.
+    Every member of a group plays the same text, so `rollouts.group_size` is usually 1. Where the
+    column holds a list, member i plays its i-th text, as far as there are any.
     """
 
     samples: ClassVar[bool] = False
 
     column: str = "demonstration"
-    """Data column with the assistant's answer."""
+    """Data column with the assistant's answer, or a list of them."""
+    labels: str | None = None
+    """Data column with what each answer was worth (a number, true, false, or null for unknown): the
+    value of `reward: recorded`."""
 
     async def play(
         self,
@@ -35,16 +39,18 @@ class Replay(Agent):
         group_size: int,
         seed: int,
     ) -> Group:
-        text = prompt.meta.get(self.column)
-        if not isinstance(text, str) or not text:
+        held = prompt.meta.get(self.column)
+        texts: list[Any] = held[:group_size] if isinstance(held, list) else [held] * group_size
+        if not texts or not all(isinstance(text, str) and text for text in texts):
             raise DataError(
-                f"prompt {prompt.id!r}: rollouts.agent.column: {self.column!r} holds {text!r}, "
-                f"replay needs a text; columns here: {', '.join(sorted(prompt.meta))}"
+                f"prompt {prompt.id!r}: rollouts.agent.column: {self.column!r} holds {held!r:.99}, "
+                f"replay needs a text or a list; columns here: {', '.join(sorted(prompt.meta))}"
             )
+        labels = self._labels(prompt, len(texts))
         rendered = renderer.render(prompt.messages, name=prompt.id)
-        tokens = [*renderer.encode(text), renderer.stop_ids[0]]
         rollouts = []
-        for member in range(group_size):
+        for member, text in enumerate(texts):
+            tokens = [*renderer.encode(text), renderer.stop_ids[0]]
             session = Session.start(
                 prompt, engine, renderer, sampling, seed=seed, member=member, rendered=rendered
             )
@@ -54,11 +60,26 @@ class Replay(Agent):
                     role="assistant",
                     author="policy",
                     message=text,
-                    tokens=list(tokens),
+                    tokens=tokens,
                     sampled=[True] * len(tokens),
                     logprobs=[0.0] * len(tokens),
                     version=[-1] * len(tokens),
                 )
             )
+            if labels is not None:
+                session.rollout.meta["recorded"] = labels[member]
             rollouts.append(session.rollout)
         return Group(prompt, rollouts)
+
+    def _labels(self, prompt: Prompt, count: int) -> list[float | None] | None:
+        if self.labels is None:
+            return None
+        held = prompt.meta.get(self.labels)
+        found = held if isinstance(held, list) else [held] * count
+        numbers = all(one is None or isinstance(one, (bool, int, float)) for one in found)
+        if len(found) < count or not numbers:
+            raise DataError(
+                f"prompt {prompt.id!r}: rollouts.agent.labels: {self.labels!r} holds {held!r:.99}, "
+                f"replay needs a number, or one for each of the {count} answers"
+            )
+        return [None if one is None else float(one) for one in found]

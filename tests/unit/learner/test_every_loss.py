@@ -37,8 +37,8 @@ MODIFIERS: dict[str, list[dict[str, Any]]] = {
 def losses() -> list[Any]:
     found = []
     for name in names(Loss):
-        if "values" in find(Loss, name)().needs:
-            continue  # learns a critic; see test_critic
+        if find(Loss, name).trains_values or find(Loss, name).trains_judge:
+            continue  # of critics and reward models; see test_critic
         for aggregation in get_args(Aggregation):
             for fields in FIELDS.get(name, [{}]):
                 try:

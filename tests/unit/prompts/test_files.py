@@ -265,3 +265,20 @@ def test_the_answer_may_stand_after_a_mark(build, write):
     assert next(stream).answer == "4"
     with pytest.raises(DataError, match=r"row 2|:2.*answer_after"):
         next(stream)
+
+
+def test_a_dot_names_what_is_inside_a_column(build, write):
+    rows = [
+        {"question": "q", "reward_model": {"ground_truth": 7}},
+        {"question": "q", "reward_model": {}},
+    ]
+    column_of = {"answer": "reward_model.ground_truth"}
+    config = {"type": "files", "path": write(rows), "column_of": column_of, "shuffle": False}
+    source = build(config)
+    assert "answer" in source.columns()
+    stream = source.stream(0)
+    assert next(stream).answer == 7
+    with pytest.raises(DataError, match=r"rows.jsonl:2: no column 'reward_model.ground_truth'"):
+        next(stream)
+    with pytest.raises(DataError, match=r"no column 'reward.ground_truth'"):
+        build(config | {"column_of": {"answer": "reward.ground_truth"}}).columns()

@@ -116,3 +116,36 @@ def test_inputs_of_one_span_are_passed_through_and_of_several_concatenated(make_
     rollout.spans[1].inputs = {"pixel_values": torch.zeros(1, 3)}
     assert path_inputs(rollout, 1)["pixel_values"].shape == (3, 3)
     assert path_inputs(rollout, None) == {}
+
+
+async def test_replay_plays_a_list_one_text_to_each(stage):
+    engine, renderer = stage
+    prompt = Prompt("p", PROMPT.messages, meta={"responses": ["1", "2", "3"]})
+    agent = find(Agent, "replay")(column="responses")
+    group = await agent.play(prompt, engine, renderer, Sampling(), group_size=2, seed=0)
+    assert [r.reply for r in group.rollouts] == ["1", "2"]
+    assert [r.meta for r in group.rollouts] == [{}, {}]
+    group = await agent.play(prompt, engine, renderer, Sampling(), group_size=5, seed=0)
+    assert len(group.rollouts) == 3
+    for bad in ([], ["1", ""], [1]):
+        prompt = Prompt("p", PROMPT.messages, meta={"responses": bad})
+        with pytest.raises(DataError, match="responses"):
+            await agent.play(prompt, engine, renderer, Sampling(), group_size=2, seed=0)
+
+
+async def test_replay_brings_the_labels_of_its_texts(stage):
+    engine, renderer = stage
+
+    async def played(labels):
+        meta = {"responses": ["1", "2"], "correctness": labels}
+        agent = find(Agent, "replay")(column="responses", labels="correctness")
+        prompt = Prompt("p", PROMPT.messages, meta=meta)
+        group = await agent.play(prompt, engine, renderer, Sampling(), group_size=8, seed=0)
+        return [r.meta["recorded"] for r in group.rollouts]
+
+    assert await played([True, False]) == [1.0, 0.0]
+    assert await played([None, 0.5, 1]) == [None, 0.5]
+    assert await played(True) == [1.0, 1.0]
+    for bad in ([True], ["yes", "no"], "yes"):
+        with pytest.raises(DataError, match=r"'p'.*'correctness'"):
+            await played(bad)
