@@ -17,7 +17,7 @@ from trainer.monitors.base import read_rows
 RECIPE = """
 name: demo
 description: d
-steps: 12
+steps: 10
 threads: 1
 model: {type: tiny_text, hidden: 24, intermediate: 32, layers: 1}
 prompts: {type: synthetic/arithmetic, holdout: 2}
@@ -41,7 +41,7 @@ def quick(completion_ids, **columns):
     return [float(sum(ids) % 5) for ids in completion_ids]
 
 def slow(completion_ids, **columns):
-    time.sleep(0.15)
+    time.sleep(0.2)
     return quick(completion_ids)
 
 def broken(completion_ids, **columns):
@@ -50,6 +50,7 @@ def broken(completion_ids, **columns):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_reproduction_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo.yaml").write_text(RECIPE)
@@ -57,11 +58,13 @@ def test_a_killed_reproduction_goes_on(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs" / "reproduce" / "demo"
     command = [sys.executable, "-m", "trainer", "reproduce", "demo.yaml"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _until(lambda: _steps(folder / "slow_seed0")[-1:] >= [4], process)
-        process.kill()
+        try:
+            _until(lambda: len(_steps(folder / "slow_seed0")) >= 4, process)
+        finally:
+            process.kill()
     _until_still(folder / "slow_seed0" / "metrics.jsonl")
-    assert _steps(folder / "quick_seed0") == list(range(1, 13))
-    assert max(_steps(folder / "slow_seed0")) < 12, "the arm ended with its parent"
+    assert _steps(folder / "quick_seed0") == list(range(1, 11))
+    assert max(_steps(folder / "slow_seed0")) < 10, "the arm ended with its parent"
     assert not (folder / "table.md").exists()
     kept = (folder / "quick_seed0" / "metrics.jsonl").stat().st_mtime_ns
 
@@ -73,7 +76,7 @@ def test_a_killed_reproduction_goes_on(tmp_path, monkeypatch, capsys):
     assert error.rstrip().splitlines()[-1].startswith("RewardFaults: ")
     assert "Traceback (most recent call last)" in error
     assert (folder / "quick_seed0" / "metrics.jsonl").stat().st_mtime_ns == kept
-    assert _steps(folder / "slow_seed0") == list(range(1, 13))
+    assert _steps(folder / "slow_seed0") == list(range(1, 11))
 
     results = json.loads((folder / "results.json").read_text())
     numbers = results["numbers"]["reward/mean, area"]
@@ -94,7 +97,7 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _until(condition, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 400
     while not condition():
         assert process.poll() is None, "it ended before it was killed"
         assert time.monotonic() < end
