@@ -304,7 +304,8 @@ def _dots(axes: Axes, measure: Measure, numbers: Numbers, colours: Mapping[str, 
             fontsize=9,
             color=colours[arm],
         )
-    axes.set_xticks(range(len(numbers)), [textwrap.fill(arm.replace("_", " "), 12) for arm in numbers])
+    names = [textwrap.fill(arm.replace("_", " "), 12) for arm in numbers]
+    axes.set_xticks(range(len(numbers)), names)
     axes.set_xlim(-0.6, len(numbers) - 0.1)
     axes.margins(y=0.15)
     axes.grid(axis="x", visible=False)
