@@ -1,46 +1,59 @@
 """Runs a recipe with several seeds and prints the held-out figures as a Markdown table.
 
 python scripts/seeds.py recipes/quickstart_text.yaml --seeds 0 1 2
+
+For a comparison with baselines see `cohort reproduce`, which runs the same trials. A script that
+was stopped goes on where it was; --fresh runs everything anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import asyncio
 import sys
+from pathlib import Path
 
-from trainer.run_folder import folder_of
+from trainer.monitors.base import read_rows
+from trainer.ops.panels import interval
+from trainer.trials import Trial, forget, make_trial, play, refuse_changed
 from trainer.yaml import load_recipe
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe")
+    parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--fresh", action="store_true")
     arguments = parser.parse_args()
-    rows = [_run(arguments.recipe, arguments.overrides, seed) for seed in arguments.seeds]
+    recipe = load_recipe(arguments.recipe, overrides=arguments.overrides)[-1]
+    trials = [
+        make_trial(
+            arguments.recipe, recipe.name, seed, arguments.overrides, output=recipe.output / "seeds"
+        )
+        for seed in arguments.seeds
+    ]
+    if arguments.fresh:
+        forget(trials)
+    refuse_changed(trials)
+    failed = asyncio.run(play(trials, started=lambda trial: print(trial.name, file=sys.stderr)))
     print("| seed | held-out | sampled before | sampled after | greedy before | greedy after |")
     print("|---|---|---|---|---|---|")
-    for seed, (before, after) in zip(arguments.seeds, rows, strict=True):
-        cells = [_cell(t[kind]) for kind in ("sampled", "greedy") for t in (before, after)]
-        print(f"| {seed} | {before['name']} | {' | '.join(cells)} |")
+    for trial in trials:
+        if trial.name not in failed:
+            print(_row(trial))
+    for name, text in failed.items():
+        print(f"{name} failed:\n{text}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _run(path: str, overrides: list[str], seed: int) -> tuple[dict, dict]:
-    """First and last evaluation of a fresh run."""
-    name = f"{load_recipe(path, overrides=overrides)[-1].name}_seed{seed}"
-    words = [*overrides, f"seed={seed}", f"name={name}", "monitors=[jsonl]"]
-    subprocess.run([sys.executable, "-m", "trainer", "train", path, *words, "--fresh"], check=True)
-    folder = folder_of(load_recipe(path, overrides=words)[-1])
-    tables = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
-    return tables[0], tables[-1]
-
-
-def _cell(figure: dict) -> str:
-    return f"{figure['mean']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+def _row(trial: Trial) -> str:
+    """First and last evaluation."""
+    tables = list(read_rows(trial.folder / "evaluations.jsonl"))
+    before, after = tables[0], tables[-1]
+    cells = [interval(t[kind]) for kind in ("sampled", "greedy") for t in (before, after)]
+    return f"| {trial.seed} | {before['name']} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -32,6 +32,7 @@ from trainer.ops.yaml12 import flow
 from trainer.plugin import Frozen
 
 Overrides = dict[str, Any]
+Rule = Literal["difference", "apart", "mean", "as_good"]
 
 
 class Holds(Frozen):
@@ -39,7 +40,7 @@ class Holds(Frozen):
     difference of the two runs of a seed, with the sign of `better`. Intervals are Student's, 95 %,
     over the seeds; with one seed there are none, and only `mean` and a failure can be told."""
 
-    rule: Literal["difference", "apart", "mean", "as_good"] = "difference"
+    rule: Rule = "difference"
     """`difference`: the interval of d lies above `by`. `apart`: the method's mean is better by more
     than `by`, and the arms' own intervals do not overlap. `mean`: the mean of d is above `by`, no
     interval asked. `as_good`: the interval of d lies above -`by`: no worse by more than `by`."""
@@ -68,7 +69,7 @@ class Measure(Frozen):
     """Each value is first replaced by the mean of this many latest ones: steps are noisy."""
     better: Literal["higher", "lower"] = "higher"
     """Of the metric. Fewer steps are always better for `steps_to`."""
-    holds: Annotated[Holds, BeforeValidator(_rule)] = Holds()
+    holds: Annotated[Holds, BeforeValidator(_rule, json_schema_input_type=Holds | Rule)] = Holds()
     against: tuple[str, ...] | None = None
     """Baselines to compare with; None: all."""
     decides: bool = True
@@ -102,6 +103,9 @@ def _listed(value: object) -> object:
     return [{"metric": one} if isinstance(one, str) else one for one in values]
 
 
+_Listed = Measure | str | list[Measure | str]
+
+
 class Claim(Frozen):
     """One sentence, and the runs that show it or do not."""
 
@@ -112,10 +116,12 @@ class Claim(Frozen):
     arms: dict[str, Overrides]
     """Settings by arm. The first is the method, the others are its baselines."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    measure: Annotated[tuple[Measure, ...], BeforeValidator(_listed)]
+    measure: Annotated[
+        tuple[Measure, ...], BeforeValidator(_listed, json_schema_input_type=_Listed)
+    ]
     """What is compared; the first is the one that the plot shows large."""
 
-    @field_validator("arms", mode="before")
+    @field_validator("arms", mode="before", json_schema_input_type=dict[str, dict[str, Any] | None])
     @classmethod
     def _no_changes(cls, value: Any) -> Any:
         """`grpo:` with nothing behind it is the recipe as it stands."""

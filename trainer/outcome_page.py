@@ -113,8 +113,8 @@ def comparison_sheet(outcome: Outcome) -> Sheet:
             better = f"{one.better_by['mean']:+.3g}"
             if one.better_by["n"] > 1:
                 better += f" [{one.better_by['low']:+.3g}, {one.better_by['high']:+.3g}]"
-        verdict = one.verdict if one.decides else f"({one.verdict})"
-        rows.append([one.measure, one.baseline, better, str(len(one.seeds)), verdict, one.why])
+        verdict, why = (one.verdict, one.why) if one.decides else ("not counted", "")
+        rows.append([one.measure, one.baseline, better, str(len(one.seeds)), verdict, why])
     return "the claim", header, rows
 
 
@@ -130,7 +130,11 @@ def mean_and_interval(numbers: Sequence[Number]) -> str:
 
 def page(outcome: Outcome) -> RenderableType:
     """For the terminal."""
-    parts: list[RenderableType] = [Rule(f"{outcome.name}: {outcome.claim.says}")]
+    parts: list[RenderableType] = [
+        Rule(),
+        Text(f"{outcome.name}: {outcome.claim.says}", "bold"),
+        Text(),
+    ]
     for sheet in number_sheets(outcome):
         parts += [_rich(sheet), Text()]
     if outcome.comparisons:
@@ -149,7 +153,8 @@ def _lines(outcome: Outcome) -> Iterator[Text]:
     for measure, baseline, better, seeds, verdict, why in rows:
         line = Text(f"{verdict}: ", COLOURS.get(verdict, "dim"))
         line.append(f"{measure}, {outcome.claim.method} against {baseline}: ", "default")
-        line.append(f"better by {better} over {seeds} seeds; {why}", "default")
+        line.append(f"better by {better} over {seeds} seeds", "default")
+        line.append(f"; {why}" if why else "", "default")
         yield line
 
 
@@ -299,7 +304,8 @@ def _dots(axes: Axes, measure: Measure, numbers: Numbers, colours: Mapping[str, 
             fontsize=9,
             color=colours[arm],
         )
-    axes.set_xticks(range(len(numbers)), [textwrap.fill(arm, 12) for arm in numbers])
+    names = [textwrap.fill(arm.replace("_", " "), 12) for arm in numbers]
+    axes.set_xticks(range(len(numbers)), names)
     axes.set_xlim(-0.6, len(numbers) - 0.1)
     axes.margins(y=0.15)
     axes.grid(axis="x", visible=False)

@@ -44,6 +44,9 @@ def test_shipped_recipes_validate(validator, path):
         {"critic": {"loss": {"type": "value_clip", "clip": None}, "learner": {"lr": 1e-5}}},
         {"critic": {"policy": {"type": "causal_lm", "head": "value"}, "warmup_steps": 50}},
         {"stages": {"sft": {"critic": None}}},
+        {"claim": {"says": "s", "arms": {"a": None, "b": {"seed": 1}}, "measure": "reward/mean"}},
+        {"claim": {"measure": ["a", {"metric": "b", "holds": "mean", "against": ["x"]}]}},
+        {"claim": {"measure": {"metric": "b", "holds": {"rule": "as_good", "by": 0.1}}}},
     ],
 )
 def test_accepts(validator, recipe):
@@ -65,6 +68,11 @@ def test_accepts(validator, recipe):
         {"scales": {"full": {"learner": {"lrr": 1}}}},
         {"stages": {"rl": {"loss": "ppo_clp"}}},
         {"monitors": [{"type": "jsonl", "rollout_every": 1}]},
+        {"claim": {"say": "s"}},
+        {"claim": {"arms": {"a": 3}}},
+        {"claim": {"measure": {"metric": "b", "take": "last"}}},
+        {"claim": {"measure": [{"metric": "b", "holds": "surely"}]}},
+        {"scales": {"tiny": {"claim": {}}}},
     ],
 )
 def test_a_typo_does_not_validate(validator, recipe):

@@ -25,6 +25,15 @@ def test_numbers_of_a_step(make_group):
     assert report["reward/metric/x"] == 1.5
 
 
+def test_lengths_of_right_and_wrong_answers(make_group):
+    group = make_group(values=(1.0, 0.5, None), replies=((3, 4), (5,), (6, 7, 8)))
+    report = summarize(Gathered([group]), version=0)
+    assert (report["rollout/length_right"], report["rollout/length_wrong"]) == (2, 1)
+    report = summarize(Gathered([group]), version=0, right=0.5)
+    assert report["rollout/length_right"] == 1.5
+    assert "rollout/length_wrong" not in report, "the third was not scored"
+
+
 def test_faults_are_counted_by_status_also_in_dropped_groups(make_group):
     first, second = make_group(values=(None, 0.0)), make_group(serial=1, values=(None, None))
     first.rollouts[0].score = Score.fault(ScoreStatus.TIMEOUT, "slow")

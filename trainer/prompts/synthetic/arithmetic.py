@@ -34,8 +34,8 @@ class Arithmetic(Table):
     """Share of demonstrations with one wrong step, from which the teacher goes on."""
     idle: float = Field(0.0, ge=0, lt=1)
     """Chance of each further dot after the answer, `</answer>....`: a teacher who does not come to
-    an end. The lengths of what a model learns from it are free to grow and to shrink, on average
-    1 / (1 - idle) - 1 dots, and say nothing about the answer."""
+    an end. A model that learns from it writes idle / (1 - idle) dots on average, which may become
+    more or fewer and say nothing about the answer."""
 
     @model_validator(mode="after")
     def _left_to_right(self) -> Arithmetic:
