@@ -115,4 +115,12 @@ class Engine(Plugin):
 
     async def health(self) -> bool:
         """True only if one token could really be generated."""
+        request = Request([self.any_token()], Sampling(temperature=0, max_tokens=1), seed=0)
+        try:
+            return len((await self.sample(request)).tokens) == 1
+        except EngineError:
+            return False
+
+    def any_token(self) -> int:
+        """An id that may stand in a prompt: what `health` asks with."""
         raise NotImplementedError

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PrivateAttr
 
-from trainer.engines.base import Completion, Engine, Request, Sampling
+from trainer.engines.base import Completion, Engine, Request
 from trainer.errors import EngineError, MissingService
+from trainer.ops.futures import quiet, settle
 from trainer.ops.vllm_arguments import VllmArguments, model_folder, sampling_arguments
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from trainer.context import Context
     from trainer.renderer import Renderer
     from trainer.vllm_adapter.local import Finished, LocalEngine
-
-_QUIET_TURNS = 5
-"""Turns of the event loop without a new request before an idle engine starts: a group that was
-asked for together is computed together, so a run can be repeated to the last bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class Vllm(VllmArguments, Engine):
             finally:
                 self._live = None
                 for future in live.waiting.values():
-                    _settle(future, EngineError("the engine was closed"))
+                    settle(future, EngineError("the engine was closed"))
                 if live.runner is not None:
                     live.runner.cancel()
                 async with live.turn:
@@ -154,14 +151,14 @@ class Vllm(VllmArguments, Engine):
 
     async def _serve(self, live: _Live) -> None:
         """Steps until nothing is left. Waits for: a quiet event loop, then `turn`."""
-        await _quiet(live.arrived)
+        await quiet(live.arrived)
         while live.arrived or live.dropped or live.local.busy:
             async with live.turn:
                 try:
                     await asyncio.to_thread(self._step, live, asyncio.get_running_loop())
                 except Exception as error:  # goes to everybody who waits
                     for future in live.waiting.values():
-                        _settle(future, EngineError(f"vLLM failed: {error!r}"))
+                        settle(future, EngineError(f"vLLM failed: {error!r}"))
                     raise
             await asyncio.sleep(0)
 
@@ -178,11 +175,11 @@ class Vllm(VllmArguments, Engine):
             try:
                 live.local.add(asked.key, asked.tokens, asked.arguments, asked.inputs)
             except EngineError as error:
-                loop.call_soon_threadsafe(_settle, future, error)
+                loop.call_soon_threadsafe(settle, future, error)
         for done in live.local.step() if live.local.busy else ():
             future = live.waiting.get(done.key)
             if future is not None:
-                loop.call_soon_threadsafe(_settle, future, done)
+                loop.call_soon_threadsafe(settle, future, done)
 
     async def logprobs(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
         """As the base; scored beside the replies being written."""
@@ -212,28 +209,6 @@ class Vllm(VllmArguments, Engine):
         async with self._opened.turn:
             await asyncio.to_thread(self._opened.local.wake)
 
-    async def health(self) -> bool:
+    def any_token(self) -> int:
         live = self._opened
-        token = next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
-        request = Request([token], Sampling(temperature=0, max_tokens=1), seed=0)
-        try:
-            return len((await self.sample(request)).tokens) == 1
-        except EngineError:
-            return False
-
-
-async def _quiet(arrived: list[Any]) -> None:
-    """Returns when nothing has been added for some turns of the event loop."""
-    seen, turns = len(arrived), 0
-    while turns < _QUIET_TURNS:
-        await asyncio.sleep(0)
-        seen, turns = (seen, turns + 1) if len(arrived) == seen else (len(arrived), 0)
-
-
-def _settle(future: asyncio.Future[Finished], outcome: Finished | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+        return next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)

@@ -376,10 +376,8 @@ class VllmServer(VllmArguments, Engine):
         return True
 
     async def _alive(self, member: Member) -> None:
-        live = self._opened
-        token = next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
-        body = self._body([token], {}, _HEALTH)
-        answer = await member.control(_GENERATE, body, deadline=live.fleet.deadlines.health)
+        body = self._body([self.any_token()], {}, _HEALTH)
+        answer = await member.control(_GENERATE, body, deadline=self.fleet.deadlines.health)
         if len(choice(answer).get("token_ids") or ()) != 1:
             raise MemberFault(f"asked for one token it answered {str(answer)[:200]}")
 
@@ -393,6 +391,10 @@ class VllmServer(VllmArguments, Engine):
     async def sketches(self, names: list[str]) -> dict[str, list[float]]:
         members = await self._opened.fleet.wait_ready()
         return await self._rpc(members[0], "cohort_sketch", [names])
+
+    def any_token(self) -> int:
+        live = self._opened
+        return next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
 
     async def health(self) -> bool:
         """True if every server generates a token."""

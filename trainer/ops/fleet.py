@@ -66,7 +66,7 @@ class Member:
     async def control(self, path: str, body: Any = None, *, deadline: float) -> Any:
         """A request that is not retried. Raises MemberFault."""
         response = await self._post(path, body, deadline)
-        return response.json() if response.content else None
+        return _json(response) if _speaks_json(response) else response.text
 
     async def _post(self, path: str, body: Any, deadline: float) -> httpx.Response:
         task = asyncio.create_task(self.client.post(path, json=body))
@@ -352,6 +352,11 @@ class Fleet:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+
+def _speaks_json(response: httpx.Response) -> bool:
+    """Some answers of vLLM to a command are a sentence, or nothing."""
+    return "json" in response.headers.get("content-type", "")
 
 
 def _json(response: httpx.Response) -> Any:

@@ -33,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, text, code=200):
         self.send_response(code)
         self.send_header("Content-Length", str(len(text)))
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(text.encode())
     def do_GET(self):
@@ -167,6 +168,17 @@ async def test_nonsense_is_asked_again_elsewhere(farm, order):
         it.order(1, "work")
         await it.all_back()
         assert await it.work(20) == DOUBLES
+
+
+async def test_nonsense_to_a_command_takes_that_server_out(farm):
+    async with farm() as it:
+        it.order(0, "babble")
+
+        async def command(member: Member) -> None:
+            await member.control("/work", {"value": 1}, deadline=60)
+
+        assert await it.fleet.each(it.fleet.members, command) == [it.fleet.members[1]]
+        assert "not JSON: <html>" in it.fleet.faults[0]
 
 
 async def test_one_that_hangs_is_found_by_its_health(farm):
