@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.context import Context
+    from trainer.ops.adapters import Adapter
     from trainer.ops.transfer_client import TransferClient
 
 
@@ -101,6 +102,18 @@ class Engine(Plugin):
         raise EngineError(
             f"engine {self.name()} takes weights from its own process: set weights: in_process"
         )
+
+    @property
+    def adapter_rank(self) -> int:
+        """Largest rank of an adapter that `load_adapter` takes; 0: none."""
+        return 0
+
+    async def load_adapter(
+        self, base: Callable[[], Iterable[tuple[str, Tensor]]], adapter: Adapter, version: int
+    ) -> None:
+        """As `load`, where only an adapter changes from version to version: `base`, the weights
+        below it, is taken once."""
+        raise EngineError(f"engine {self.name()} takes no adapters, only whole weights")
 
     async def sketches(self, names: list[str]) -> dict[str, list[float]]:
         """`ops.sketches.sketch` of the named weights as the engine computes with them, to find the

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PrivateAttr
 
 from trainer.engines.base import Completion, Engine, Request
-from trainer.errors import EngineError, MissingService
+from trainer.errors import ConfigError, EngineError, MissingService
 from trainer.ops.futures import quiet, settle
 from trainer.ops.vllm_arguments import VllmArguments, model_folder, sampling_arguments
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.context import Context
+    from trainer.ops.adapters import Adapter
     from trainer.renderer import Renderer
     from trainer.vllm_adapter.local import Finished, LocalEngine
 
@@ -44,6 +45,8 @@ class _Asked:
 @dataclass(slots=True)
 class _Live:
     local: LocalEngine
+    folder: Path
+    """Of config, tokenizer and adapters."""
     renderer: Renderer
     precision: str
     vocabulary: int
@@ -54,6 +57,8 @@ class _Live:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held for one step, or for one load of weights."""
     runner: asyncio.Task[None] | None = None
+    bare: bool = False
+    """What was loaded are the weights below the adapters."""
 
 
 class Vllm(VllmArguments, Engine):
@@ -67,6 +72,7 @@ class Vllm(VllmArguments, Engine):
             local = await asyncio.to_thread(self._start, context, folder)
             live = self._live = _Live(
                 local,
+                folder,
                 context.renderer,
                 self.precision_on(context.device),
                 context.model.config().get_text_config().vocab_size,
@@ -93,6 +99,16 @@ class Vllm(VllmArguments, Engine):
                 "engine: {type: vllm_server, workers: 1} does without"
             )
         arguments = self.vllm_arguments(context.device, vision=vision, seed=context.seed)
+        if context.world > 1:
+            if self.tensor_parallel_size > 1:
+                raise ConfigError(
+                    f"engine.tensor_parallel_size: {self.tensor_parallel_size} with "
+                    f"{context.world} trainer processes: each has an engine of its own, on its own "
+                    "device; use 1, or engine: {type: vllm_server, workers: 1, "
+                    f"tensor_parallel_size: {self.tensor_parallel_size}}}"
+                )
+            # vLLM then joins the process group of the trainers, as a group of one.
+            arguments["distributed_executor_backend"] = "external_launcher"
         try:
             return LocalEngine(
                 folder, arguments, context.renderer.banned_ids, device=context.device
@@ -190,11 +206,30 @@ class Vllm(VllmArguments, Engine):
     async def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Waits for one step at most. Raises EngineError naming weights that were not sent."""
         live = self._opened
+        live.bare = False
         async with live.turn:
             try:
                 await asyncio.to_thread(live.local.load, weights, version)
             except (RuntimeError, KeyError, ValueError, AssertionError) as error:
                 raise EngineError(f"vLLM did not take the weights: {error}") from error
+
+    async def load_adapter(
+        self, base: Callable[[], Iterable[tuple[str, Tensor]]], adapter: Adapter, version: int
+    ) -> None:
+        """Replies being written end with the adapter they began with."""
+        from trainer.ops.adapters import write_adapter
+
+        live = self._opened
+        if not live.bare:
+            await self.load(base(), version)
+            live.bare = True
+        folder = live.folder / f"adapter-{next(live.number)}"
+        await asyncio.to_thread(write_adapter, adapter, folder, dtype=live.precision)
+        async with live.turn:
+            try:
+                await asyncio.to_thread(live.local.load_adapter, folder, version)
+            except (RuntimeError, ValueError) as error:
+                raise EngineError(f"vLLM did not take the adapter: {error}") from error
 
     async def sketches(self, names: list[str]) -> dict[str, list[float]]:
         live = self._opened

@@ -24,6 +24,10 @@ BACKEND = "cohort"
 WORKER = "trainer.vllm_adapter.worker.Worker"
 """What vLLM's workers get besides their own methods."""
 _MEMORY = Path("/dev/shm")
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Those vLLM has kernels for."""
+_ADAPTERS = 2
+"""At once in one batch: the new one, and the one that the replies being written began with."""
 
 
 class VllmArguments(Frozen):
@@ -48,6 +52,14 @@ class VllmArguments(Frozen):
     tensor_parallel_size: int = Field(1, gt=0)
     images: int = Field(4, ge=0)
     """Most images in one prompt of a vision model."""
+
+    max_lora_rank: int = Field(0, ge=0, le=512)
+    """Above 0 vLLM takes adapters up to this rank beside the weights, and `weights: vllm_transfer`
+    sends a policy's adapter alone; 0: adapters are merged, and all weights are sent."""
+
+    @property
+    def adapter_rank(self) -> int:
+        return self.max_lora_rank
 
     def precision_on(self, device: str) -> str:
         """What `dtype` means on `device`."""
@@ -82,6 +94,10 @@ class VllmArguments(Frozen):
             given["max_model_len"] = self.max_model_len
         if self.max_num_batched_tokens is not None:
             given["max_num_batched_tokens"] = self.max_num_batched_tokens
+        if self.max_lora_rank:
+            given["enable_lora"] = True
+            given["max_lora_rank"] = next(n for n in _LORA_RANKS if n >= self.max_lora_rank)
+            given["max_loras"] = _ADAPTERS
         if vision:
             given["limit_mm_per_prompt"] = {"image": self.images, "video": 0}
             given["skip_mm_profiling"] = True  # it would make images; ours come as patches

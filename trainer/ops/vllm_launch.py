@@ -37,7 +37,9 @@ def server_command(folder: Path, arguments: dict[str, Any], *, host: str, port: 
     ]
 
 
-def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, str]:
+def server_environment(
+    device: str, *, gpus: tuple[int, ...] = (), adapters: bool = False
+) -> dict[str, str]:
     """What a server needs besides our own environment."""
     found = {
         SERVER_MARK: "1",
@@ -57,6 +59,8 @@ def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, 
             # Else vLLM puts the model into a third process, and each token crosses one border more.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
+    if adapters:
+        found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if gpus:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     return found

@@ -305,6 +305,25 @@ async def test_servers_end_with_the_fleet_and_with_the_trainer(farm, tmp_path):
     assert not any(map(psutil.pid_exists, pids))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    trainer, _, sleeper = await trainer_with_a_server(tmp_path / "log", scratch)
+    trainer.kill()
+    await trainer.wait()
+    await gone(sleeper)
+    assert not scratch.exists()
+
+
+async def test_servers_end_if_trainer_and_guard_are_killed_at_once(tmp_path):
+    scratch = tmp_path / "scratch"
+    trainer, guard, sleeper = await trainer_with_a_server(tmp_path / "log", scratch)
+    guard.suspend()  # it cannot end anything any more
+    trainer.kill()
+    guard.kill()
+    await trainer.wait()
+    await gone(sleeper)
+
+
+async def trainer_with_a_server(log: Path, scratch: Path) -> tuple[Any, Any, Any]:
+    """The process of a trainer, of its guard, and of the server."""
     code = (
         "import asyncio, sys, pathlib\n"
         "from trainer.ops.server_process import ServerProcess\n"
@@ -315,17 +334,16 @@ async def test_servers_end_with_the_fleet_and_with_the_trainer(farm, tmp_path):
         "asyncio.run(main())\n"
     )
     trainer = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", code, str(tmp_path / "log"), str(scratch)),
-        stdout=asyncio.subprocess.PIPE,
+        *(sys.executable, "-c", code, str(log), str(scratch)), stdout=asyncio.subprocess.PIPE
     )
     guard = psutil.Process(int(await trainer.stdout.readline()))
-    while not guard.children():
+    while not guard.children() or guard.children()[0].name() != "sleep":
         await asyncio.sleep(0.02)
-    sleeper = guard.children()[0]
-    trainer.kill()
-    await trainer.wait()
+    return trainer, guard, guard.children()[0]
+
+
+async def gone(process: Any) -> None:
     until = time.monotonic() + 60
-    while sleeper.is_running() and sleeper.status() != psutil.STATUS_ZOMBIE:
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until, "the server outlived its trainer"
         await asyncio.sleep(0.02)
-    assert not scratch.exists()
