@@ -21,7 +21,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from trainer.engines.base import Completion, Engine, Request
 from trainer.errors import ConfigError, EngineError, StaleWeights
 from trainer.ops.claims import Claim
-from trainer.ops.fleet import Deadlines, Fleet, Member, MemberFault
+from trainer.ops.fleet import Deadlines, Fleet, Member
 from trainer.ops.served_weights import AGREE, ServedWeights
 from trainer.ops.server_process import ServerProcess, free_port
 from trainer.ops.vllm_arguments import (
@@ -31,7 +31,7 @@ from trainer.ops.vllm_arguments import (
     scratch_folder,
 )
 from trainer.ops.vllm_launch import server_command, server_environment
-from trainer.ops.vllm_replies import choice, completion, largest_gap, prompt_scores
+from trainer.ops.vllm_replies import completion, largest_gap, prompt_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,13 @@ if TYPE_CHECKING:
     Row = tuple[list[int], dict[str, Any]]
 
 _GENERATE = "/inference/v1/generate"
-_HEALTH = {"temperature": 0, "max_tokens": 1, "ignore_eos": True, "detokenize": False}
+_HEALTH = {
+    "temperature": 0,
+    "max_tokens": 1,
+    "ignore_eos": True,
+    "detokenize": False,
+    "logprobs": 0,
+}
 _SCORE = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
 
 
@@ -313,8 +319,15 @@ class VllmServer(VllmArguments, Engine):
         # Names no adapter: a server that just started has none yet.
         body = {"token_ids": [self.any_token()], "sampling_params": _HEALTH}
         answer = await member.control(_GENERATE, body, deadline=self.fleet.deadlines.health)
-        if len(choice(answer).get("token_ids") or ()) != 1:
-            raise MemberFault(f"asked for one token it answered {str(answer)[:200]}")
+        live = self._opened
+        completion(
+            answer,
+            vocabulary=live.vocabulary,
+            banned=live.renderer.banned_ids,
+            most=1,
+            started=0,
+            may_change=False,
+        )
 
     async def sketches(self, names: list[str]) -> dict[str, list[float]]:
         live = self._opened

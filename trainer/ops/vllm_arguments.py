@@ -71,7 +71,7 @@ class VllmArguments(Frozen):
 
     def vllm_arguments(self, device: str, *, vision: bool, seed: int) -> dict[str, Any]:
         """Keyword arguments of `vllm.LLM`; as `--flags` those of a server."""
-        cpu = device == "cpu"
+        cpu = on_cpu(device)
         given: dict[str, Any] = {
             "dtype": self.precision_on(device),
             "max_num_seqs": self.max_num_seqs,
@@ -104,6 +104,11 @@ class VllmArguments(Frozen):
             if _normalises_on_device():
                 given["mm_device_do_normalize"] = False  # the renderer has done it
         return given
+
+
+def on_cpu(device: str) -> bool:
+    """With several processes a CPU is called `cpu:1` too."""
+    return device.partition(":")[0] == "cpu"
 
 
 def _normalises_on_device() -> bool:

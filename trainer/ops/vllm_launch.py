@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import MissingService
-from trainer.ops.vllm_arguments import flags
+from trainer.ops.vllm_arguments import flags, on_cpu
 
 MODEL_NAME = "policy"
 SERVER_MARK = "COHORT_VLLM_SERVER"
@@ -49,7 +49,7 @@ def server_environment(
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # longer than our client keeps a connection
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if device == "cpu":
+    if on_cpu(device):
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) // 2))
         found |= {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -14,7 +14,7 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 
 from trainer.errors import EngineError
-from trainer.ops.vllm_arguments import versions
+from trainer.ops.vllm_arguments import on_cpu, versions
 from trainer.ops.vllm_launch import as_guest
 from trainer.vllm_adapter import check_version
 from trainer.vllm_adapter.images import multimodal_prompt
@@ -47,7 +47,7 @@ class LocalEngine:
         """`folder` holds config and tokenizer; `arguments` are vLLM's own, by its own names."""
         check_version()
         self._owns_group = not torch.distributed.is_initialized()
-        self._eager = device == "cpu" and arguments.get("enforce_eager", False)
+        self._eager = on_cpu(device) and arguments.get("enforce_eager", False)
         with self._quick(), as_guest():
             self._llm = LLM(model=str(folder), disable_log_stats=True, **arguments)
         self._engine = self._llm.llm_engine

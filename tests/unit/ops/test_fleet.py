@@ -55,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply("<html>")
         if order == "fail" and self.path == "/work":
             return self.reply("out of memory", 500)
+        if order == "refuse":
+            return self.reply("out of range float values", 400)
         if body["value"] < 0:
             return self.reply("negative", 400)
         self.reply(json.dumps({"double": 2 * body["value"], "port": port}))
@@ -88,7 +90,9 @@ class Farm:
             url = f"http://127.0.0.1:{port}"
             members.append(Member(f"server {i}", url, process, httpx.AsyncClient(base_url=url)))
             members[-1].client.timeout = None
-        deadlines = Deadlines(start=60, request=settings.pop("request", 60), control=60, health=0.5)
+        health = settings.pop("health", 60)  # a busy machine is slow, and no fault
+        request = settings.pop("request", 60)
+        deadlines = Deadlines(start=60, request=request, control=60, health=health)
         self.fleet = Fleet(
             members,
             deadlines,
@@ -182,7 +186,7 @@ async def test_nonsense_to_a_command_takes_that_server_out(farm):
 
 
 async def test_one_that_hangs_is_found_by_its_health(farm):
-    async with farm() as it:
+    async with farm(health=0.5) as it:
         it.order(0, "hang")
         task = asyncio.create_task(it.work(20))
         await asyncio.sleep(0.1)
@@ -202,6 +206,15 @@ async def test_a_request_that_is_refused_harms_no_server(farm):
             await it.fleet.call("/work", {"value": -1}, read)
         assert len(it.fleet.ready) == 2
         assert not it.fleet.faults
+
+
+async def test_a_server_that_refuses_everything_is_not_well(farm):
+    async with farm() as it:
+        it.order(1, "refuse")
+        assert await it.work(20) == DOUBLES
+        assert "server 1 refuses /work: out of range" in it.fleet.faults[0]
+        it.order(1, "work")
+        await it.all_back()
 
 
 async def test_a_request_that_always_fails_ends_the_run(farm):
