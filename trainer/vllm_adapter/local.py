@@ -64,7 +64,10 @@ class LocalEngine:
 
     @contextmanager
     def _quick(self) -> Iterator[None]:
-        """On a CPU vLLM compiles small helpers for half a minute that save microseconds."""
+        """On a CPU vLLM compiles small helpers for half a minute that save microseconds; and its
+        attention asks OpenMP for the number of threads, which a new thread only has from torch
+        once it asked torch."""
+        torch.get_num_threads()
         if not self._eager:
             yield
             return
