@@ -161,7 +161,7 @@ def _plan(recipe: Recipe, prompts: list[Prompt]) -> tuple[RenderableType, list[s
         Text("\none step", "bold"),
         _batch(recipe, batch, lengths),
         Text(f"\nmemory per device ({device})", "bold"),
-        _memory(memory, size, batch, half),
+        _memory(memory, size, batch, half, alone=plan.adapter_alone(recipe)),
     ]
     problems = []
     if serving is not None:
@@ -276,7 +276,7 @@ def _launch(batch: Batch) -> str:
     return "WORLD_SIZE" if batch.world > 1 else "torchrun --nproc_per_node N for more"
 
 
-def _memory(memory: Memory, size: Size, batch: Batch, half: bool) -> Table:
+def _memory(memory: Memory, size: Size, batch: Batch, half: bool, *, alone: bool) -> Table:
     from trainer.plan import sync_bytes
 
     grid = _grid()
@@ -298,7 +298,9 @@ def _memory(memory: Memory, size: Size, batch: Batch, half: bool) -> Table:
     grid.add_row("[bold]sum", "", f"[bold]{size_text(memory.total)}")
     per = (2 if half else 4) * size.cache_per_token * (batch.prompt_tokens + batch.answer_tokens)
     grid.add_row("KV cache", "of one rollout", size_text(per))
-    grid.add_row("sync", "each publication of weights", size_text(sync_bytes(size, half)))
+    what = "of the adapter" if alone else "of weights"
+    sent = sync_bytes(size, half, alone=alone)
+    grid.add_row("sync", f"each publication {what}", size_text(sent))
     return grid
 
 

@@ -287,9 +287,16 @@ def serving_of(
     )
 
 
-def sync_bytes(size: Size, half: bool) -> int:
-    """What one publication of the weights moves: adapters are merged first."""
-    return (2 if half else 4) * size.parameters
+def adapter_alone(recipe: Recipe) -> bool:
+    """True if a publication moves the adapter only; else adapters are merged first."""
+    engine = recipe.engine.adapter_rank if recipe.rollouts.agent.samples else 0
+    alone = recipe.weights.name() == "vllm_transfer"
+    return bool(engine and alone and recipe.policy.lora is not None)
+
+
+def sync_bytes(size: Size, half: bool, *, alone: bool) -> int:
+    """What one publication of the weights moves; `alone` as `adapter_alone` says."""
+    return (2 if half else 4) * (size.trainable if alone else size.parameters)
 
 
 def flops_rate(device: str, half: bool, seconds: float = 0.3) -> float:

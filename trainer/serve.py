@@ -74,7 +74,11 @@ def _servers(
                 host=host,
                 port=port + index,
             ),
-            server_environment(device, gpus=engine.gpus[index * width : (index + 1) * width]),
+            server_environment(
+                device,
+                gpus=engine.gpus[index * width : (index + 1) * width],
+                adapters=bool(engine.adapter_rank),
+            ),
             folder / f"server-{port + index}.log",
         )
         for index in range(engine.workers)

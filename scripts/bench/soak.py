@@ -1,13 +1,14 @@
-"""Trains while rollout workers are killed and frozen at random, and counts what got lost.
+"""Trains while rollout workers are broken at random, and counts what got lost.
 
     python scripts/bench/soak.py recipes/async_text.yaml [key=value ...]
                                  [--steps 100] [--faults 20] [--workers 2] [--seed 0]
 
-Faults come at random moments of random steps, from `--seed`: `kill -9` or SIGSTOP, each on one
-process of one vLLM server (its front end or its engine). Prints how many were injected and
+Faults come at random moments of random steps, from `--seed`, each to one vLLM server: `kill` -9 or
+`freeze` one of its processes (its front end or its engine), `pause` one for five seconds, or let it
+answer `garbage` (all ids banned: no token is left to sample). Prints how many were injected and
 noticed, the prompts that were lost or trained twice (both must be 0), and the reward of the first
-and the last tenth of the steps. Exit code 1 if a prompt was lost or trained twice, or a step is
-missing.
+and the last tenth of the steps. Exit code 1 if a prompt was lost or trained twice, a step is
+missing, or the reward did not rise.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -32,16 +34,20 @@ from trainer.config import Recipe
 from trainer.engines.vllm_server import VllmServer
 from trainer.loop import train
 from trainer.monitors.base import Monitor
+from trainer.ops.fleet import Member, MemberFault
 from trainer.run_folder import folder_of
 from trainer.yaml import load_recipe
 
 PATIENT = (
     "engine.health_every=5",
     "engine.health_deadline=30",
+    "engine.control_deadline=60",
     "engine.restarts=10",
     "engine.retries=50",
 )
 """A frozen server is found within seconds, and the run outlives many faults in a row."""
+KINDS = ("kill", "freeze", "pause", "garbage")
+PAUSE_SECONDS = 5.0
 
 
 @dataclass
@@ -50,6 +56,7 @@ class Faults:
 
     rng: random.Random
     due: Counter[int]
+    vocabulary: int
     injected: list[str] = field(default_factory=list)
     noticed: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -62,9 +69,11 @@ class Saboteur(Monitor):
 
     _faults: Faults = PrivateAttr()
 
-    def plan(self, steps: int, count: int, seed: int) -> Faults:
+    def plan(self, steps: int, count: int, seed: int, vocabulary: int) -> Faults:
         rng = random.Random(seed)
-        self._faults = Faults(rng, Counter(rng.randrange(1, steps) for _ in range(count)))
+        self._faults = Faults(
+            rng, Counter(rng.randrange(1, max(2, steps - 5)) for _ in range(count)), vocabulary
+        )
         return self._faults
 
     def log(self, step: int, report: dict[str, Any], timing: dict[str, float]) -> None:
@@ -94,15 +103,23 @@ class Saboteur(Monitor):
         if not processes:
             return
         victim = rng.choice(processes)
-        what = rng.choice((signal.SIGKILL, signal.SIGSTOP))
-        busy = len(member.calls)
-        try:
-            victim.send_signal(what)
-        except psutil.NoSuchProcess:
+        kind = rng.choice(KINDS)
+        line = f"step {step + 1}: {kind} {member.name}, {len(member.calls)} replies in the making"
+        self._faults.injected.append(line)
+        print(f"  {line}", flush=True)
+        if kind == "garbage":
+            await self._scramble(member)
             return
-        line = f"step {step + 1}: {what.name} on process {victim.pid} of {member.name}"
-        self._faults.injected.append(f"{line}, {busy} replies in the making")
-        print(f"  {self._faults.injected[-1]}", flush=True)
+        with suppress(psutil.NoSuchProcess):
+            victim.send_signal(signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+            if kind == "pause":
+                await asyncio.sleep(PAUSE_SECONDS)
+                victim.send_signal(signal.SIGCONT)
+
+    async def _scramble(self, member: Member) -> None:
+        body = {"method": "cohort_ban", "args": [list(range(self._faults.vocabulary))]}
+        with suppress(MemberFault):  # somebody else may have found it out before
+            await member.control("/collective_rpc", body, deadline=60)
 
 
 def main() -> int:
@@ -120,7 +137,8 @@ def main() -> int:
     (recipe,) = load_recipe(arguments.recipe, overrides=[*settings, *arguments.overrides])
     assert isinstance(recipe.engine, VllmServer)
     saboteur = Saboteur(engine=recipe.engine)
-    faults = saboteur.plan(arguments.steps, arguments.faults, arguments.seed)
+    vocabulary = recipe.model.config().get_text_config().vocab_size
+    faults = saboteur.plan(arguments.steps, arguments.faults, arguments.seed, vocabulary)
     recipe = recipe.model_copy(update={"monitors": (*recipe.monitors, saboteur)})
     began = time.perf_counter()
     asyncio.run(train(recipe, fresh=True))
@@ -138,6 +156,7 @@ def _verdict(recipe: Recipe, faults: Faults, took: float) -> int:
     rewards = [row["reward/mean"] for row in metrics]
     tenth = max(1, len(rewards) // 10)
     kinds = Counter(line.split()[2] for line in faults.injected)
+    first, last = fmean(rewards[:tenth]), fmean(rewards[-tenth:])
     print(f"steps           {len(metrics)} of {recipe.steps} in {took:.0f} s")
     print(f"faults          {len(faults.injected)} injected ({_counts(kinds)})")
     print(f"noticed         {faults.noticed} servers taken out")
@@ -145,8 +164,8 @@ def _verdict(recipe: Recipe, faults: Faults, took: float) -> int:
     print(f"trained twice   {len(twice)}")
     print(f"aborted         {sum(row['status'] == 'aborted' for row in rows)}")
     print(f"largest lag     {max(row['rollout/lag_max'] for row in metrics)}")
-    print(f"reward          {fmean(rewards[:tenth]):.3f} -> {fmean(rewards[-tenth:]):.3f}")
-    return int(bool(lost or twice) or len(metrics) < recipe.steps)
+    print(f"reward          {first:.3f} -> {last:.3f}")
+    return int(bool(lost or twice) or len(metrics) < recipe.steps or last <= first)
 
 
 def _counts(kinds: Counter[str]) -> str:

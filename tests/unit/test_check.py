@@ -9,6 +9,7 @@ from rich.console import Console
 
 from trainer.check import check_recipe, count, missing_needs, size_text
 from trainer.plan import (
+    adapter_alone,
     batch_of,
     companions_of,
     critic_size,
@@ -82,7 +83,19 @@ def test_lora_counts_what_peft_adds(recipe, targets):
     assert memory.weights == 4 * total
     assert memory.gradients == 4 * trained
     assert memory.optimiser == 8 * trained
-    assert sync_bytes(size, half=True) == 2 * size.parameters
+    assert sync_bytes(size, half=True, alone=False) == 2 * size.parameters
+    assert sync_bytes(size, half=False, alone=True) == 4 * trained
+
+
+def test_what_a_publication_moves(recipe):
+    lora, transfer = "policy.lora.rank=3", "weights=vllm_transfer"
+    engine = "engine={type: vllm_server, workers: 1, max_lora_rank: 8}"
+    assert adapter_alone(recipe(lora, transfer, engine))
+    assert "each publication of the adapter" in page(check_recipe(recipe(lora, transfer, engine)))
+    assert not adapter_alone(recipe(transfer, engine))
+    assert not adapter_alone(recipe(lora, engine))
+    assert not adapter_alone(recipe(lora, transfer, "engine={type: vllm_server, workers: 1}"))
+    assert not adapter_alone(recipe(lora))
 
 
 def test_batch_arithmetic(recipe):

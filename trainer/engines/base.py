@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.context import Context
+    from trainer.ops.adapters import Adapter
     from trainer.ops.transfer_client import TransferClient
 
 
@@ -102,6 +103,18 @@ class Engine(Plugin):
             f"engine {self.name()} takes weights from its own process: set weights: in_process"
         )
 
+    @property
+    def adapter_rank(self) -> int:
+        """Largest rank of an adapter that `load_adapter` takes; 0: none."""
+        return 0
+
+    async def load_adapter(
+        self, base: Callable[[], Iterable[tuple[str, Tensor]]], adapter: Adapter, version: int
+    ) -> None:
+        """As `load`, where only an adapter changes from version to version: `base`, the weights
+        below it, is taken once."""
+        raise EngineError(f"engine {self.name()} takes no adapters, only whole weights")
+
     async def sketches(self, names: list[str]) -> dict[str, list[float]]:
         """`ops.sketches.sketch` of the named weights as the engine computes with them, to find the
         one that is wrong; {} where an engine cannot tell."""
@@ -115,4 +128,12 @@ class Engine(Plugin):
 
     async def health(self) -> bool:
         """True only if one token could really be generated."""
+        request = Request([self.any_token()], Sampling(temperature=0, max_tokens=1), seed=0)
+        try:
+            return len((await self.sample(request)).tokens) == 1
+        except EngineError:
+            return False
+
+    def any_token(self) -> int:
+        """An id that may stand in a prompt: what `health` asks with."""
         raise NotImplementedError

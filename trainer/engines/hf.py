@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from trainer.engines.base import Completion, Engine, Request, Sampling
+from trainer.engines.base import Completion, Engine, Request
 from trainer.errors import EngineError
+from trainer.ops.futures import quiet, settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from trainer.ops.generation import Row
     from trainer.ops.served_model import ServedModel
     from trainer.renderer import Renderer
-
-_QUIET_TURNS = 5
-"""Turns of the event loop without a new request before a batch is closed: coroutines that were
-woken together get to ask before it starts."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +75,7 @@ class Hf(Engine):
         finally:
             self._live = None
             for item in live.pending + live.running:
-                _settle(item.future, EngineError("the engine was closed"))
+                settle(item.future, EngineError("the engine was closed"))
                 if item.row is not None:
                     item.row.abandoned = True
             if live.runner is not None:
@@ -123,7 +120,7 @@ class Hf(Engine):
     async def _serve(self, live: _Live) -> None:
         """Consumes `pending` until it is empty. Waits for: a quiet event loop, then `busy`."""
         while live.pending:
-            await _quiet(live.pending)
+            await quiet(live.pending)
             async with live.busy:
                 waiting = [item for item in live.pending if not item.future.done()]
                 waiting.sort(key=lambda item: item.request.order)
@@ -133,7 +130,7 @@ class Hf(Engine):
                     await asyncio.to_thread(_decode, live, asyncio.get_running_loop())
                 except Exception as error:  # goes to everybody who waits for this batch
                     for item in live.running:
-                        _settle(item.future, error)
+                        settle(item.future, error)
                 live.running = []
 
     async def logprobs(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
@@ -153,22 +150,9 @@ class Hf(Engine):
             await asyncio.to_thread(live.model.load, weights)
             live.version = version
 
-    async def health(self) -> bool:
+    def any_token(self) -> int:
         model = self._opened.model
-        token = next(i for i in range(model.vocabulary) if i not in model.banned_ids)
-        request = Request(tokens=[token], sampling=Sampling(temperature=0, max_tokens=1), seed=0)
-        try:
-            return len((await self.sample(request)).tokens) == 1
-        except EngineError:
-            return False
-
-
-async def _quiet(pending: list[_Pending]) -> None:
-    """Returns when nothing has been added for some turns of the event loop."""
-    seen, turns = len(pending), 0
-    while turns < _QUIET_TURNS:
-        await asyncio.sleep(0)
-        seen, turns = (seen, turns + 1) if len(pending) == seen else (len(pending), 0)
+        return next(i for i in range(model.vocabulary) if i not in model.banned_ids)
 
 
 def _decode(live: _Live, loop: asyncio.AbstractEventLoop) -> None:
@@ -189,7 +173,7 @@ def _decode(live: _Live, loop: asyncio.AbstractEventLoop) -> None:
                 stop_text=_stop_text(live, request.sampling.stop, stop_texts),
             )
         except EngineError as error:
-            loop.call_soon_threadsafe(_settle, item.future, error)
+            loop.call_soon_threadsafe(settle, item.future, error)
             continue
         item.row = row
         if item.future.done():  # the caller gave up before it could see the row
@@ -197,7 +181,7 @@ def _decode(live: _Live, loop: asyncio.AbstractEventLoop) -> None:
         waiting[row] = item
 
     def done(row: Row) -> None:
-        loop.call_soon_threadsafe(_settle, waiting[row].future, _outcome(row, live.version))
+        loop.call_soon_threadsafe(settle, waiting[row].future, _outcome(row, live.version))
 
     if waiting:
         live.model.sample(list(waiting), done)
@@ -227,12 +211,3 @@ def _outcome(row: Row, version: int) -> Completion | EngineError:
             f"{version}): training has diverged, or the precision is too low"
         )
     return Completion(row.tokens, row.logprobs, [version] * len(row.tokens), row.finish)
-
-
-def _settle(future: asyncio.Future[Completion], outcome: Completion | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

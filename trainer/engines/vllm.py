@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,20 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PrivateAttr
 
-from trainer.engines.base import Completion, Engine, Request, Sampling
-from trainer.errors import EngineError, MissingService
+from trainer.engines.base import Completion, Engine, Request
+from trainer.errors import ConfigError, EngineError, MissingService
+from trainer.ops.futures import quiet, settle
 from trainer.ops.vllm_arguments import VllmArguments, model_folder, sampling_arguments
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.context import Context
+    from trainer.ops.adapters import Adapter
     from trainer.renderer import Renderer
     from trainer.vllm_adapter.local import Finished, LocalEngine
-
-_QUIET_TURNS = 5
-"""Turns of the event loop without a new request before an idle engine starts: a group that was
-asked for together is computed together, so a run can be repeated to the last bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,8 @@ class _Asked:
 @dataclass(slots=True)
 class _Live:
     local: LocalEngine
+    folder: Path
+    """Of config, tokenizer and adapters."""
     renderer: Renderer
     precision: str
     vocabulary: int
@@ -57,6 +57,8 @@ class _Live:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held for one step, or for one load of weights."""
     runner: asyncio.Task[None] | None = None
+    bare: bool = False
+    """What was loaded are the weights below the adapters."""
 
 
 class Vllm(VllmArguments, Engine):
@@ -70,6 +72,7 @@ class Vllm(VllmArguments, Engine):
             local = await asyncio.to_thread(self._start, context, folder)
             live = self._live = _Live(
                 local,
+                folder,
                 context.renderer,
                 self.precision_on(context.device),
                 context.model.config().get_text_config().vocab_size,
@@ -79,7 +82,7 @@ class Vllm(VllmArguments, Engine):
             finally:
                 self._live = None
                 for future in live.waiting.values():
-                    _settle(future, EngineError("the engine was closed"))
+                    settle(future, EngineError("the engine was closed"))
                 if live.runner is not None:
                     live.runner.cancel()
                 async with live.turn:
@@ -96,6 +99,16 @@ class Vllm(VllmArguments, Engine):
                 "engine: {type: vllm_server, workers: 1} does without"
             )
         arguments = self.vllm_arguments(context.device, vision=vision, seed=context.seed)
+        if context.world > 1:
+            if self.tensor_parallel_size > 1:
+                raise ConfigError(
+                    f"engine.tensor_parallel_size: {self.tensor_parallel_size} with "
+                    f"{context.world} trainer processes: each has an engine of its own, on its own "
+                    "device; use 1, or engine: {type: vllm_server, workers: 1, "
+                    f"tensor_parallel_size: {self.tensor_parallel_size}}}"
+                )
+            # vLLM then joins the process group of the trainers, as a group of one.
+            arguments["distributed_executor_backend"] = "external_launcher"
         try:
             return LocalEngine(
                 folder, arguments, context.renderer.banned_ids, device=context.device
@@ -154,14 +167,14 @@ class Vllm(VllmArguments, Engine):
 
     async def _serve(self, live: _Live) -> None:
         """Steps until nothing is left. Waits for: a quiet event loop, then `turn`."""
-        await _quiet(live.arrived)
+        await quiet(live.arrived)
         while live.arrived or live.dropped or live.local.busy:
             async with live.turn:
                 try:
                     await asyncio.to_thread(self._step, live, asyncio.get_running_loop())
                 except Exception as error:  # goes to everybody who waits
                     for future in live.waiting.values():
-                        _settle(future, EngineError(f"vLLM failed: {error!r}"))
+                        settle(future, EngineError(f"vLLM failed: {error!r}"))
                     raise
             await asyncio.sleep(0)
 
@@ -178,11 +191,11 @@ class Vllm(VllmArguments, Engine):
             try:
                 live.local.add(asked.key, asked.tokens, asked.arguments, asked.inputs)
             except EngineError as error:
-                loop.call_soon_threadsafe(_settle, future, error)
+                loop.call_soon_threadsafe(settle, future, error)
         for done in live.local.step() if live.local.busy else ():
             future = live.waiting.get(done.key)
             if future is not None:
-                loop.call_soon_threadsafe(_settle, future, done)
+                loop.call_soon_threadsafe(settle, future, done)
 
     async def logprobs(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
         """As the base; scored beside the replies being written."""
@@ -193,11 +206,30 @@ class Vllm(VllmArguments, Engine):
     async def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Waits for one step at most. Raises EngineError naming weights that were not sent."""
         live = self._opened
+        live.bare = False
         async with live.turn:
             try:
                 await asyncio.to_thread(live.local.load, weights, version)
             except (RuntimeError, KeyError, ValueError, AssertionError) as error:
                 raise EngineError(f"vLLM did not take the weights: {error}") from error
+
+    async def load_adapter(
+        self, base: Callable[[], Iterable[tuple[str, Tensor]]], adapter: Adapter, version: int
+    ) -> None:
+        """Replies being written end with the adapter they began with."""
+        from trainer.ops.adapters import write_adapter
+
+        live = self._opened
+        if not live.bare:
+            await self.load(base(), version)
+            live.bare = True
+        folder = live.folder / f"adapter-{next(live.number)}"
+        await asyncio.to_thread(write_adapter, adapter, folder, dtype=live.precision)
+        async with live.turn:
+            try:
+                await asyncio.to_thread(live.local.load_adapter, folder, version)
+            except (RuntimeError, ValueError) as error:
+                raise EngineError(f"vLLM did not take the adapter: {error}") from error
 
     async def sketches(self, names: list[str]) -> dict[str, list[float]]:
         live = self._opened
@@ -212,28 +244,6 @@ class Vllm(VllmArguments, Engine):
         async with self._opened.turn:
             await asyncio.to_thread(self._opened.local.wake)
 
-    async def health(self) -> bool:
+    def any_token(self) -> int:
         live = self._opened
-        token = next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
-        request = Request([token], Sampling(temperature=0, max_tokens=1), seed=0)
-        try:
-            return len((await self.sample(request)).tokens) == 1
-        except EngineError:
-            return False
-
-
-async def _quiet(arrived: list[Any]) -> None:
-    """Returns when nothing has been added for some turns of the event loop."""
-    seen, turns = len(arrived), 0
-    while turns < _QUIET_TURNS:
-        await asyncio.sleep(0)
-        seen, turns = (seen, turns + 1) if len(arrived) == seen else (len(arrived), 0)
-
-
-def _settle(future: asyncio.Future[Finished], outcome: Finished | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+        return next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)

@@ -11,9 +11,8 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,9 +20,10 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from trainer.engines.base import Completion, Engine, Request
 from trainer.errors import ConfigError, EngineError, StaleWeights
-from trainer.ops.fleet import Deadlines, Fleet, Member, MemberFault
+from trainer.ops.claims import Claim
+from trainer.ops.fleet import Deadlines, Fleet, Member
+from trainer.ops.served_weights import AGREE, ServedWeights
 from trainer.ops.server_process import ServerProcess, free_port
-from trainer.ops.transfer_client import TransferClient
 from trainer.ops.vllm_arguments import (
     VllmArguments,
     model_folder,
@@ -31,43 +31,42 @@ from trainer.ops.vllm_arguments import (
     scratch_folder,
 )
 from trainer.ops.vllm_launch import server_command, server_environment
-from trainer.ops.vllm_replies import choice, completion, largest_gap, prompt_scores
+from trainer.ops.vllm_replies import completion, largest_gap, prompt_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.context import Context
+    from trainer.ops.adapters import Adapter
+    from trainer.ops.transfer_client import TransferClient
     from trainer.renderer import Renderer
     from trainer.vllm_adapter.images import Packer
 
     Row = tuple[list[int], dict[str, Any]]
 
 _GENERATE = "/inference/v1/generate"
-_AGREE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.1}
-"""Nats by which two servers with the same weights may differ."""
-_HEALTH = {"temperature": 0, "max_tokens": 1, "ignore_eos": True, "detokenize": False}
+_HEALTH = {
+    "temperature": 0,
+    "max_tokens": 1,
+    "ignore_eos": True,
+    "detokenize": False,
+    "logprobs": 0,
+}
 _SCORE = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
 
 
 @dataclass(slots=True)
 class _Live:
     fleet: Fleet
+    weights: ServedWeights
+    claim: Claim
+    """On servers that are not ours."""
     renderer: Renderer
-    precision: str
     config: Any
     vocabulary: int
     max_length: int
-    files: Path
-    """Where the weights of the current version lie: a server that comes back reads them."""
-    version: int | None = None
-    """None before the first sync."""
-    paths: list[Path] = field(default_factory=list)
     packer: Packer | None = None
     """Of images; needs vLLM here too."""
-    number: count[int] = field(default_factory=count)
-    """Of loads: one version may be sent twice."""
-    proof: tuple[list[Row], list[list[float]]] | None = None
-    """What the servers said of the probe with the current weights."""
 
 
 class VllmServer(VllmArguments, Engine):
@@ -117,7 +116,15 @@ class VllmServer(VllmArguments, Engine):
             model = stack.enter_context(model_folder(context.model))
             config = context.model.config()
             text = config.get_text_config()
-            fleet = Fleet(
+            weights = ServedWeights(
+                Path(files),
+                precision=self.precision_on(context.device),
+                bucket=self.bucket_mib * 2**20,
+                deadline=self.control_deadline,
+                banned=context.renderer.banned_ids,
+                images=context.renderer.image_processor is not None,
+            )
+            fleet = weights.fleet = Fleet(
                 self._members(context, model, Path(files)),
                 Deadlines(
                     start=self.start_deadline,
@@ -132,17 +139,19 @@ class VllmServer(VllmArguments, Engine):
                 alive=self._alive,
                 log=context.folder / "vllm" / "events.log",
             )
-            self._live = _Live(
+            live = self._live = _Live(
                 fleet,
+                weights,
+                Claim(weights.rpc),
                 context.renderer,
-                self.precision_on(context.device),
                 config,
                 text.vocab_size,
                 self.max_model_len or text.max_position_embeddings,
-                Path(files),
             )
             try:
                 await stack.enter_async_context(fleet.open())
+                if self.urls:
+                    await stack.enter_async_context(live.claim.kept(fleet.members))
                 yield
             finally:
                 self._live = None
@@ -177,7 +186,9 @@ class VllmServer(VllmArguments, Engine):
             process = ServerProcess(
                 server_command(model, arguments, host="127.0.0.1", port=port),
                 server_environment(
-                    context.device, gpus=self.gpus[number * width : (number + 1) * width]
+                    context.device,
+                    gpus=self.gpus[number * width : (number + 1) * width],
+                    adapters=bool(self.adapter_rank),
                 ),
                 context.folder / "vllm" / f"server-{number}.log",
                 remove=(model, files),
@@ -187,7 +198,7 @@ class VllmServer(VllmArguments, Engine):
 
     @property
     def precision(self) -> str:
-        return self._opened.precision
+        return self._opened.weights.precision
 
     @property
     def fleet(self) -> Fleet:
@@ -216,22 +227,26 @@ class VllmServer(VllmArguments, Engine):
             stop_ids=live.renderer.stop_ids,
             room=live.max_length - len(request.tokens),
         )
-        body = self._body(request.tokens, request.inputs, sampling)
-        read = partial(
-            completion,
-            vocabulary=live.vocabulary,
-            banned=live.renderer.banned_ids,
-            most=sampling["max_tokens"],
-            started=live.version or 0,
-        )
-        return Completion(*await live.fleet.call(_GENERATE, body, read))
+        with live.weights.reading():
+            body = self._body(request.tokens, request.inputs, sampling)
+            read = partial(
+                completion,
+                vocabulary=live.vocabulary,
+                banned=live.renderer.banned_ids,
+                most=sampling["max_tokens"],
+                started=live.weights.version or 0,
+                may_change=live.weights.adapter is None,
+            )
+            return Completion(*await live.fleet.call(_GENERATE, body, read))
 
     def _body(
         self, tokens: list[int], inputs: dict[str, Any], sampling: dict[str, Any]
     ) -> dict[str, Any]:
+        live = self._opened
         body: dict[str, Any] = {"token_ids": tokens, "sampling_params": sampling}
+        if live.weights.adapter is not None:
+            body["model"] = live.weights.adapter
         if inputs:
-            live = self._opened
             if live.packer is None:
                 from trainer.vllm_adapter.images import Packer
 
@@ -243,7 +258,7 @@ class VllmServer(VllmArguments, Engine):
         """As the base. The first call after a sync asks every server: raises StaleWeights if they
         do not agree, naming the one that differs."""
         live = self._opened
-        if live.proof is not None:
+        if live.weights.proof is not None:
             bodies = [self._body(tokens, inputs, _SCORE) for tokens, inputs in rows]
             calls = (
                 live.fleet.call(_GENERATE, body, lambda a, t=tokens: prompt_scores(a, t))
@@ -262,13 +277,18 @@ class VllmServer(VllmArguments, Engine):
         (first, agreed), *others = answers.items()
         for name, other in others:
             gap = largest_gap(agreed, other)
-            if not gap <= _AGREE[live.precision]:
+            if not gap <= AGREE[live.weights.precision]:
                 raise StaleWeights(
-                    f"after the sync of version {live.version} {name} and {first} differ by "
-                    f"{gap:.3g} nats on the probe: one of them serves other weights"
+                    f"after the sync of version {live.weights.version} {name} and {first} differ "
+                    f"by {gap:.3g} nats on the probe: one of them serves other weights"
                 )
-        live.proof = (rows, agreed)
+        live.weights.proof = (rows, agreed)
         return agreed
+
+    async def _prepare(self, member: Member) -> bool:
+        if member.process is None:
+            await self._opened.claim.take(member)
+        return await self._opened.weights.prepare(member, self._score)
 
     async def _score(self, member: Member, rows: list[Row]) -> list[list[float]]:
         async def one(tokens: list[int], inputs: dict[str, Any]) -> list[float]:
@@ -279,120 +299,46 @@ class VllmServer(VllmArguments, Engine):
         return list(await asyncio.gather(*(one(*row) for row in rows)))
 
     async def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Writes files that the servers read, one while the next is written. Replies being
-        written are paused meanwhile and go on with the new weights. Raises EngineError for weights
-        that are unknown or missing; a server that fails is taken out."""
-        from trainer.ops.weight_files import remove, write_buckets
+        """Replies being written are paused meanwhile and go on with the new weights. Raises
+        EngineError for weights that are unknown or missing; a server that fails is taken out."""
+        await self._opened.weights.load(weights, version)
 
-        live = self._opened
-        folder = live.files / f"{next(live.number)}-version-{version}"
-        limit = self.bucket_mib * 2**20
-        files = write_buckets(weights, folder, dtype=live.precision, limit=limit)
-        async with live.fleet.alone() as members:
-            old, live.paths, live.proof, live.version = live.paths, [], None, version
-            members = await live.fleet.each(members, self._begin)
-            path = await asyncio.to_thread(next, files, None)
-            while path is not None:
-                live.paths.append(path)
-                after = asyncio.create_task(asyncio.to_thread(next, files, None))
-                members = await live.fleet.each(members, lambda m, p=path: self._send(m, p))
-                path = await after
-            await live.fleet.each(members, self._finish)
-            if old:
-                await asyncio.to_thread(remove, old[0].parent)
+    async def load_adapter(
+        self, base: Callable[[], Iterable[tuple[str, Tensor]]], adapter: Adapter, version: int
+    ) -> None:
+        """Replies being written end with the adapter they began with."""
+        await self._opened.weights.load_adapter(base, adapter, version)
 
     async def load_through(
         self, native: str, send: Callable[[TransferClient], None], version: int
     ) -> None:
         """A server that fails meanwhile ends the run: the others wait for it inside the send."""
-        live = self._opened
-        async with live.fleet.alone() as members:
-            live.paths, live.proof, live.version = [], None, version
-            for member in members:
-                if member.calls:
-                    await self._control(member, "/pause?mode=keep")
-            worlds = [await self._world(member) for member in members]
-            peers = [(member.name, member.starts) for member in members]
-
-            async def post(index: int, path: str, body: Any) -> Any:
-                return await self._control(members[index], path, body)
-
-            client = TransferClient(native, worlds, version, post, peers)
-            try:
-                await asyncio.to_thread(send, client)
-            except MemberFault as fault:
-                raise EngineError(f"a vLLM server failed during a sync: {fault}") from fault
-            await live.fleet.each(members, self._renew)
-
-    async def _world(self, member: Member) -> int:
-        answer = await member.client.get("/get_world_size", timeout=self.control_deadline)
-        return answer.json()["world_size"]
-
-    async def _begin(self, member: Member) -> None:
-        if member.calls:
-            await self._control(member, "/pause?mode=keep")
-        await self._control(member, "/start_weight_update")
-
-    async def _send(self, member: Member, path: Path) -> None:
-        await self._control(member, "/update_weights", {"update_info": {"path": str(path)}})
-
-    async def _finish(self, member: Member) -> None:
-        live = self._opened
-        await self._control(member, "/finish_weight_update", {"weight_version": str(live.version)})
-        await self._renew(member)
-
-    async def _renew(self, member: Member) -> None:
-        """After an update: nothing may be missing, and nothing that was computed before is kept."""
-        missing = await self._rpc(member, "cohort_missing")
-        if missing:
-            raise EngineError(f"weights were not sent, or only in part: {', '.join(missing)}")
-        done = await self._control(member, "/reset_prefix_cache?reset_running_requests=true")
-        if not done["success"]:
-            raise MemberFault("the prefix cache of the old weights could not be dropped")
-        if self._opened.renderer.image_processor is not None:
-            await self._control(member, "/reset_encoder_cache")
-        await self._control(member, "/resume")
-
-    async def _prepare(self, member: Member) -> bool:
-        """A server that just started: what may not be sampled, the weights, and the proof. False
-        if the current weights were not kept: they come with the next sync."""
-        live = self._opened
-        await self._rpc(member, "cohort_ban", [list(live.renderer.banned_ids)])
-        await self._control(member, "/init_weight_transfer_engine", {"init_info": {}})
-        if not live.paths:
-            return live.version is None
-        await self._control(member, "/start_weight_update")
-        for path in live.paths:
-            await self._send(member, path)
-        await self._finish(member)
-        if live.proof is not None:
-            rows, agreed = live.proof
-            gap = largest_gap(agreed, await self._score(member, rows))
-            if not gap <= _AGREE[live.precision]:
-                raise MemberFault(
-                    f"it differs by {gap:.3g} nats from the other servers after the sync of "
-                    f"version {live.version}"
-                )
-        return True
+        await self._opened.weights.load_through(native, send, version)
 
     async def _alive(self, member: Member) -> None:
+        # Names no adapter: a server that just started has none yet.
+        body = {"token_ids": [self.any_token()], "sampling_params": _HEALTH}
+        answer = await member.control(_GENERATE, body, deadline=self.fleet.deadlines.health)
         live = self._opened
-        token = next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
-        body = self._body([token], {}, _HEALTH)
-        answer = await member.control(_GENERATE, body, deadline=live.fleet.deadlines.health)
-        if len(choice(answer).get("token_ids") or ()) != 1:
-            raise MemberFault(f"asked for one token it answered {str(answer)[:200]}")
-
-    async def _control(self, member: Member, path: str, body: Any = None) -> Any:
-        return await member.control(path, body, deadline=self.control_deadline)
-
-    async def _rpc(self, member: Member, method: str, args: list[Any] | None = None) -> Any:
-        body = {"method": method, "args": args or []}
-        return (await self._control(member, "/collective_rpc", body))["results"][0]
+        completion(
+            answer,
+            vocabulary=live.vocabulary,
+            banned=live.renderer.banned_ids,
+            most=1,
+            started=0,
+            may_change=False,
+        )
 
     async def sketches(self, names: list[str]) -> dict[str, list[float]]:
-        members = await self._opened.fleet.wait_ready()
-        return await self._rpc(members[0], "cohort_sketch", [names])
+        live = self._opened
+        if live.weights.adapter is not None:  # applied beside the weights: none can be read back
+            return {}
+        members = await live.fleet.wait_ready()
+        return await live.weights.rpc(members[0], "cohort_sketch", [names])
+
+    def any_token(self) -> int:
+        live = self._opened
+        return next(i for i in range(live.vocabulary) if i not in live.renderer.banned_ids)
 
     async def health(self) -> bool:
         """True if every server generates a token."""

@@ -23,6 +23,10 @@ _DYING_SECONDS = 1.0
 _REFUSED = range(400, 500)
 
 
+class Refused(EngineError):
+    """A server says that a request is wrong."""
+
+
 class MemberFault(Exception):
     """A server failed a request; another one may not."""
 
@@ -66,7 +70,7 @@ class Member:
     async def control(self, path: str, body: Any = None, *, deadline: float) -> Any:
         """A request that is not retried. Raises MemberFault."""
         response = await self._post(path, body, deadline)
-        return response.json() if response.content else None
+        return _json(response) if _speaks_json(response) else response.text
 
     async def _post(self, path: str, body: Any, deadline: float) -> httpx.Response:
         task = asyncio.create_task(self.client.post(path, json=body))
@@ -86,7 +90,7 @@ class Member:
             self.calls.discard(task)
             task.cancel()
         if response.status_code in _REFUSED:
-            raise EngineError(f"{self.name} refuses {path}: {_excerpt(response)}")
+            raise Refused(f"{self.name} refuses {path}: {_excerpt(response)}")
         if response.is_error:
             raise MemberFault(f"{path}: {response.status_code} {_excerpt(response)}")
         return response
@@ -142,8 +146,9 @@ class Fleet:
 
     async def call(self, path: str, body: Any, read: Callable[[Any], T]) -> T:
         """`read` of one server's answer. A fault (network, deadline, an answer that `read` refuses
-        with MemberFault) takes the server out, and the same body goes to another one. Raises
-        EngineError for a request that is refused, or that failed more than `retries` times."""
+        with MemberFault, a refusal by a server that is not well) takes the server out, and the same
+        body goes to another one. Raises EngineError for a request that a server which is well
+        refuses, or that failed more than `retries` times."""
         faults: list[str] = []
         while True:
             member = await self._choose()
@@ -187,7 +192,7 @@ class Fleet:
         async def attempt(member: Member) -> bool:
             life = member.starts
             try:
-                await action(member)
+                await self._judged(member, action(member))
             except MemberFault as fault:
                 self.lose(member, str(fault), life)
                 return False
@@ -229,11 +234,23 @@ class Fleet:
         """A kept connection may be closed by the server just as it is used again: a request that
         breaks off is tried once more before the server is taken for dead."""
         try:
-            return await member._post(path, body, self.deadlines.request)
+            return await self._judged(member, member._post(path, body, self.deadlines.request))
         except MemberFault as fault:
             if not isinstance(fault.__cause__, httpx.NetworkError | httpx.RemoteProtocolError):
                 raise
-        return await member._post(path, body, self.deadlines.request)
+        return await self._judged(member, member._post(path, body, self.deadlines.request))
+
+    async def _judged(self, member: Member, work: Awaitable[T]) -> T:
+        """A server that computes nonsense may fail to write it down and call that a bad request:
+        only one that is well can refuse."""
+        try:
+            return await work
+        except Refused as refusal:
+            try:
+                await self._alive(member)
+            except (MemberFault, EngineError) as fault:
+                raise MemberFault(str(refusal)) from fault
+            raise
 
     async def _choose(self) -> Member:
         ready = await self.wait_ready()
@@ -341,7 +358,7 @@ class Fleet:
                     try:
                         await self._alive(member)
                         member.heard = time.monotonic()
-                    except MemberFault as fault:
+                    except (MemberFault, EngineError) as fault:
                         self.lose(member, f"health: {fault}")
                         return
         finally:
@@ -352,6 +369,11 @@ class Fleet:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+
+def _speaks_json(response: httpx.Response) -> bool:
+    """Some answers of vLLM to a command are a sentence, or nothing."""
+    return "json" in response.headers.get("content-type", "")
 
 
 def _json(response: httpx.Response) -> Any:

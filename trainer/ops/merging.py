@@ -12,13 +12,13 @@ _BASE = ".base_layer"
 
 
 @torch.no_grad()
-def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(model: nn.Module, *, merge: bool = True) -> Iterator[tuple[str, Tensor]]:
     """Yields (name, tensor) of a transformers model that may hold peft's LoRA layers.
 
-    A layer with an adapter gives W + scale * B @ A; the model itself does not change and one
-    merged tensor exists at a time. Names are those of the model without adapters. Tied weights
-    come once, under their first name. Sharded tensors are gathered, so every process of a sharded
-    run must iterate.
+    A layer with an adapter gives W + scale * B @ A, or W without `merge`; the model itself does not
+    change and one merged tensor exists at a time. Names are those of the model without adapters.
+    Tied weights come once, under their first name. Sharded tensors are gathered, so every process
+    of a sharded run must iterate.
     """
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -29,7 +29,7 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         owner, _, attribute = name.rpartition(".")
         if owner.endswith(_BASE):
             layer: Any = model.get_submodule(owner.removesuffix(_BASE))
-            if attribute == "weight":
+            if attribute == "weight" and merge:
                 for adapter in layer.active_adapters:
                     weight = weight + gathered(layer.get_delta_weight(adapter)).to(weight.dtype)
         yield name.replace(f"{_BASE}.", "."), weight

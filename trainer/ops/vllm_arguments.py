@@ -24,6 +24,10 @@ BACKEND = "cohort"
 WORKER = "trainer.vllm_adapter.worker.Worker"
 """What vLLM's workers get besides their own methods."""
 _MEMORY = Path("/dev/shm")
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Those vLLM has kernels for."""
+_ADAPTERS = 2
+"""At once in one batch: the new one, and the one that the replies being written began with."""
 
 
 class VllmArguments(Frozen):
@@ -49,6 +53,14 @@ class VllmArguments(Frozen):
     images: int = Field(4, ge=0)
     """Most images in one prompt of a vision model."""
 
+    max_lora_rank: int = Field(0, ge=0, le=512)
+    """Above 0 vLLM takes adapters up to this rank beside the weights, and `weights: vllm_transfer`
+    sends a policy's adapter alone; 0: adapters are merged, and all weights are sent."""
+
+    @property
+    def adapter_rank(self) -> int:
+        return self.max_lora_rank
+
     def precision_on(self, device: str) -> str:
         """What `dtype` means on `device`."""
         if self.dtype != "auto":
@@ -59,7 +71,7 @@ class VllmArguments(Frozen):
 
     def vllm_arguments(self, device: str, *, vision: bool, seed: int) -> dict[str, Any]:
         """Keyword arguments of `vllm.LLM`; as `--flags` those of a server."""
-        cpu = device == "cpu"
+        cpu = on_cpu(device)
         given: dict[str, Any] = {
             "dtype": self.precision_on(device),
             "max_num_seqs": self.max_num_seqs,
@@ -82,12 +94,21 @@ class VllmArguments(Frozen):
             given["max_model_len"] = self.max_model_len
         if self.max_num_batched_tokens is not None:
             given["max_num_batched_tokens"] = self.max_num_batched_tokens
+        if self.max_lora_rank:
+            given["enable_lora"] = True
+            given["max_lora_rank"] = next(n for n in _LORA_RANKS if n >= self.max_lora_rank)
+            given["max_loras"] = _ADAPTERS
         if vision:
             given["limit_mm_per_prompt"] = {"image": self.images, "video": 0}
             given["skip_mm_profiling"] = True  # it would make images; ours come as patches
             if _normalises_on_device():
                 given["mm_device_do_normalize"] = False  # the renderer has done it
         return given
+
+
+def on_cpu(device: str) -> bool:
+    """With several processes a CPU is called `cpu:1` too."""
+    return device.partition(":")[0] == "cpu"
 
 
 def _normalises_on_device() -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import MissingService
-from trainer.ops.vllm_arguments import flags
+from trainer.ops.vllm_arguments import flags, on_cpu
 
 MODEL_NAME = "policy"
 SERVER_MARK = "COHORT_VLLM_SERVER"
@@ -37,7 +37,9 @@ def server_command(folder: Path, arguments: dict[str, Any], *, host: str, port: 
     ]
 
 
-def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, str]:
+def server_environment(
+    device: str, *, gpus: tuple[int, ...] = (), adapters: bool = False
+) -> dict[str, str]:
     """What a server needs besides our own environment."""
     found = {
         SERVER_MARK: "1",
@@ -47,7 +49,7 @@ def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, 
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # longer than our client keeps a connection
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if device == "cpu":
+    if on_cpu(device):
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) // 2))
         found |= {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -57,6 +59,8 @@ def server_environment(device: str, *, gpus: tuple[int, ...] = ()) -> dict[str, 
             # Else vLLM puts the model into a third process, and each token crosses one border more.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
+    if adapters:
+        found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if gpus:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     return found

@@ -30,9 +30,16 @@ def choice(answer: Any) -> dict[str, Any]:
 
 
 def completion(
-    answer: Any, *, vocabulary: int, banned: Container[int], most: int, started: int
+    answer: Any,
+    *,
+    vocabulary: int,
+    banned: Container[int],
+    most: int,
+    started: int,
+    may_change: bool,
 ) -> Reply:
-    """Reads a reply; MemberFault if it is none: wrong lengths, unknown ids, no log-probs."""
+    """Reads a reply; MemberFault if it is none: wrong lengths, unknown ids, no log-probs.
+    `may_change`: its weights were not fixed when it began, at version `started`."""
     found = choice(answer)
     tokens: Any = found.get("token_ids")
     finish: Any = found.get("finish_reason")
@@ -53,7 +60,8 @@ def completion(
         (span["version"], span["start"], span["end"]) for span in found.get("weight_versions") or ()
     ]
     # Without vLLM's own record the oldest version is the safe one to name.
-    version = versions(spans, len(tokens)) if spans else [started] * len(tokens)
+    known = spans and may_change
+    version = versions(spans, len(tokens)) if known else [started] * len(tokens)
     return Reply(tokens, scores, version, finish)
 
 

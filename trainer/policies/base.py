@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainer.context import Context
+    from trainer.ops.adapters import Adapter
     from trainer.ops.arrangement import Row
     from trainer.ops.logprobs import Answers, LogprobModel
     from trainer.ops.packing import Path
@@ -214,6 +216,20 @@ class Policy(Plugin):
         from trainer.ops.merging import merged_weights
 
         return merged_weights(self.backbone)
+
+    def base_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """As `weights`, without the adapters: what they are added to."""
+        from trainer.ops.merging import merged_weights
+
+        return merged_weights(self.backbone, merge=False)
+
+    def adapter(self) -> Adapter | None:
+        """What training changes with `lora`; None without."""
+        from trainer.ops.adapters import Adapter, adapter_weights
+
+        if self.lora is None:
+            return None
+        return Adapter(self.lora.rank, self.lora.alpha, partial(adapter_weights, self.backbone))
 
     def probe(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
         """As `Engine.logprobs`, by the policy in eval mode: both sides of the weight probe. Banned

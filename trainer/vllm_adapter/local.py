@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 
 from trainer.errors import EngineError
-from trainer.ops.vllm_arguments import versions
+from trainer.ops.vllm_arguments import on_cpu, versions
 from trainer.ops.vllm_launch import as_guest
 from trainer.vllm_adapter import check_version
 from trainer.vllm_adapter.images import multimodal_prompt
@@ -45,7 +47,7 @@ class LocalEngine:
         """`folder` holds config and tokenizer; `arguments` are vLLM's own, by its own names."""
         check_version()
         self._owns_group = not torch.distributed.is_initialized()
-        self._eager = device == "cpu" and arguments.get("enforce_eager", False)
+        self._eager = on_cpu(device) and arguments.get("enforce_eager", False)
         with self._quick(), as_guest():
             self._llm = LLM(model=str(folder), disable_log_stats=True, **arguments)
         self._engine = self._llm.llm_engine
@@ -53,11 +55,19 @@ class LocalEngine:
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
         self.max_length: int = self._engine.model_config.max_model_len
         self._version = 0
-        self._running: dict[str, tuple[list[int], int]] = {}  # prompt, version at its start
+        self._adapter: Any = None
+        """vLLM's LoRARequest of the current version."""
+        self._adapters: list[Any] = []
+        """The current one, and older ones that replies being written began with."""
+        self._running: dict[str, tuple[list[int], int, Any]] = {}
+        """Prompt, and version and adapter at its start."""
 
     @contextmanager
     def _quick(self) -> Iterator[None]:
-        """On a CPU vLLM compiles small helpers for half a minute that save microseconds."""
+        """On a CPU vLLM compiles small helpers for half a minute that save microseconds; and its
+        attention asks OpenMP for the number of threads, which a new thread only has from torch
+        once it asked torch."""
+        torch.get_num_threads()
         if not self._eager:
             yield
             return
@@ -77,11 +87,14 @@ class LocalEngine:
             prompt = multimodal_prompt(self._engine.model_config, tokens, inputs)
         try:
             self._engine.add_request(
-                key, prompt, SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
+                key,
+                prompt,
+                SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling),
+                lora_request=self._adapter,
             )
         except ValueError as error:
             raise EngineError(f"vLLM refuses the request: {error}") from error
-        self._running[key] = (tokens, self._version)
+        self._running[key] = (tokens, self._version, self._adapter)
 
     def step(self) -> list[Finished]:
         """Computes one token of every running request; returns those that ended."""
@@ -103,14 +116,29 @@ class LocalEngine:
         call("finish_weight_update")
         if missing := call("cohort_missing")[0]:
             raise EngineError(f"weights were not sent, or only in part: {', '.join(missing)}")
-        self._version = version
+        self._version, self._adapter = version, None
         if hasattr(self._engine, "set_weight_version"):
             self._engine.set_weight_version(str(version))
         self._engine.reset_prefix_cache(reset_running_requests=True)
         if self._engine.model_config.is_multimodal_model:
             self._engine.reset_encoder_cache()
 
+    def load_adapter(self, folder: Path, version: int) -> None:
+        """Requests that run end with the adapter they began with."""
+        number = 1 + max((other.lora_int_id for other in self._adapters), default=0)
+        adapter = LoRARequest(f"version-{version}-{number}", number, str(folder))
+        self._engine.add_lora(adapter)
+        self._adapter, self._version = adapter, version
+        self._adapters.append(adapter)
+        used = [adapter, *(one for _, _, one in self._running.values())]
+        for old in [one for one in self._adapters if one not in used]:
+            self._engine.remove_lora(old.lora_int_id)
+            self._adapters.remove(old)
+            shutil.rmtree(old.lora_path)
+
     def sketches(self, names: list[str]) -> dict[str, list[float]]:
+        if self._adapter is not None:  # applied beside the weights: none can be read back
+            return {}
         return self._engine.collective_rpc("cohort_sketch", args=(names,))[0]
 
     def sleep(self) -> None:
@@ -131,12 +159,12 @@ class LocalEngine:
 
     def _read(self, output: Any) -> Finished:
         key = _external(output.request_id, self._running)
-        prompt, started = self._running.pop(key)
+        prompt, started, adapter = self._running.pop(key)
         answer = output.outputs[0]
         tokens = list(answer.token_ids)
         scores = zip(tokens, answer.logprobs or (), strict=False)
         asked = zip(prompt[1:], (output.prompt_logprobs or ())[1:], strict=False)
-        spans = getattr(answer, "weight_versions", None)
+        spans = getattr(answer, "weight_versions", None) if adapter is None else None
         # Without vLLM's own record the oldest version is the safe one to name.
         return Finished(
             key,

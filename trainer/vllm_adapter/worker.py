@@ -4,6 +4,7 @@ and what a weight really computes. vLLM imports it by name."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+from trainer.ops.guard import end_with_parent
 from trainer.ops.sketches import read_back
 from trainer.ops.vllm_arguments import BACKEND
 from trainer.ops.vllm_launch import SERVER_MARK
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 def register() -> None:
     """Entry point `vllm.general_plugins`: vLLM calls it in each of its processes."""
     if SERVER_MARK in os.environ:
+        end_with_parent()
         pretend()
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, Transfer)
@@ -147,6 +150,22 @@ class Worker:
             return logits
 
         model.compute_logits = compute_logits
+
+    def cohort_claim(self, owner: str, lease: float) -> str:
+        """Makes `owner` the one trainer this server follows, for `lease` seconds. "" if it is now,
+        else who is."""
+        other, heard = getattr(self, "_cohort_owner", ("", 0.0))
+        silent = time.monotonic() - heard
+        if other not in ("", owner) and silent < lease:
+            return f"{other}, heard of {silent:.0f} s ago"
+        self._cohort_owner = (owner, time.monotonic())
+        return ""
+
+    def cohort_release(self, owner: str) -> str:
+        """The server is free, if it was `owner`'s."""
+        if getattr(self, "_cohort_owner", ("", 0.0))[0] == owner:
+            self._cohort_owner = ("", 0.0)
+        return ""
 
     def cohort_missing(self) -> list[str]:
         """Layers that the last update left without weights. Not an error of the update itself:

@@ -1,5 +1,8 @@
 """Weights travel to vLLM servers through vLLM's weight-transfer API, then the probe checks them.
 
+With `policy.lora` and an engine that takes adapters (`engine.max_lora_rank`) only the adapter
+travels, under a new name for every version: vLLM keys what it caches by that name.
+
 `nccl` and `ipc` are vLLM's own senders and need GPUs; they are written against vLLM 0.32 and have
 not been run: what they say to a server is tested, what moves the bytes is not.
 """
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from trainer.errors import ConfigError
 from trainer.weights.base import Publisher
 
 if TYPE_CHECKING:
@@ -37,8 +41,17 @@ class VllmTransfer(Publisher):
     async def publish(
         self, policy: Policy, engine: Engine, version: int, probe: list[Row]
     ) -> dict[str, float]:
-        """Raises EngineError if the engine has no servers (for `nccl` and `ipc`)."""
-        if self.transport == "files":
+        """Raises EngineError if the engine has no servers (for `nccl` and `ipc`), ConfigError for
+        an adapter of a rank that it does not take."""
+        adapter = policy.adapter() if engine.adapter_rank and self.transport == "files" else None
+        if adapter is not None:
+            if adapter.rank > engine.adapter_rank:
+                raise ConfigError(
+                    f"policy.lora.rank: {adapter.rank} is above engine.max_lora_rank "
+                    f"{engine.adapter_rank}: raise engine.max_lora_rank"
+                )
+            await engine.load_adapter(policy.base_weights, adapter, version)
+        elif self.transport == "files":
             await engine.load(policy.weights(), version)
         else:
             dtype = engine.precision

@@ -1,4 +1,4 @@
-"""One vLLM server and one in-process vLLM for the whole session, each with a policy to follow.
+"""One vLLM server for the whole session and one in-process vLLM, each with a policy to follow.
 
 Every test begins with the same weights: log-probs grow with the weights, and so do the last digits
 in which two correct computations differ.
@@ -25,11 +25,12 @@ from trainer.engines.vllm_server import VllmServer
 from trainer.models.base import Model
 from trainer.models.pretrained import Pretrained
 from trainer.models.tiny_vision import TinyVision
-from trainer.policies.base import Policy
+from trainer.policies.base import Lora, Policy
 from trainer.policies.causal_lm import CausalLM
 from trainer.policies.vision_lm import VisionLM
-from trainer.weights.base import probe_rows
+from trainer.weights.base import Publisher, probe_rows
 from trainer.weights.in_process import InProcess
+from trainer.weights.vllm_transfer import VllmTransfer
 
 MODEL = Path(__file__).parents[3] / "configs/model/tiny_text"
 
@@ -55,6 +56,7 @@ class Pair:
     engine: Any
     probe: list[tuple[list[int], dict[str, Any]]]
     version: int = 0
+    publisher: Publisher = field(default_factory=InProcess)
     changes: int = 0
     start: dict[str, torch.Tensor] = field(init=False)
 
@@ -70,15 +72,15 @@ class Pair:
     async def publish(self) -> float:
         """Syncs the policy as the next version; returns the gap on the probe."""
         self.version += 1
-        report = await InProcess().publish(self.policy, self.engine, self.version, self.probe)
+        report = await self.publisher.publish(self.policy, self.engine, self.version, self.probe)
         return report["sync/probe_gap"]
 
     def change(self, size: float = 0.05) -> None:
-        """Moves every weight of the policy."""
+        """Moves every weight that the policy trains."""
         self.changes += 1
         random = torch.Generator().manual_seed(self.changes)
         with torch.no_grad():
-            for parameter in self.policy.backbone.parameters():
+            for parameter in filter(lambda p: p.requires_grad, self.policy.backbone.parameters()):
                 parameter.add_(size * torch.randn(parameter.shape, generator=random))
 
     @property
@@ -113,7 +115,7 @@ async def one_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield pair
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def one_local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """vLLM in this process."""
     async with pair_of(Vllm(max_model_len=256), tmp_path_factory.mktemp("local")) as pair:
@@ -132,6 +134,24 @@ async def one_seeing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         engine, folder, model=TinyVision(), policy=VisionLM(), content=content
     ) as pair:
         yield pair
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["vllm", "vllm_server"])
+async def one_adapted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Pair]:
+    """Trains an adapter, which travels alone."""
+    settings = {"max_model_len": 256, "max_lora_rank": 4}
+    engine = Vllm(**settings) if request.param == "vllm" else VllmServer(workers=1, **settings)
+    folder = tmp_path_factory.mktemp("adapted")
+    async with pair_of(engine, folder, policy=CausalLM(lora=Lora(rank=4, alpha=8))) as pair:
+        pair.publisher = VllmTransfer()
+        yield pair
+
+
+@pytest.fixture
+def adapted(one_adapted: Pair) -> Pair:
+    return one_adapted.reset()
 
 
 @pytest.fixture

@@ -11,9 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 
 from trainer.engines.base import Request, Sampling
+from trainer.engines.vllm_server import VllmServer
+from trainer.errors import EngineError
 from trainer.loop import train
+from trainer.ops import claims
 from trainer.yaml import load_recipe
 
 ROOT = Path(__file__).parents[3]
@@ -83,6 +87,51 @@ async def test_killed_in_the_middle_of_replies(served):
     assert "ended with signal SIGKILL" in member.reason
     served.change(0.02)
     assert await served.publish() < 1e-5
+
+
+async def test_engines_do_not_outlive_the_guard(served):
+    """It and the trainer may be killed at once: then only the kernel is left to end them."""
+    guard = psutil.Process(served.engine.fleet.members[0].process.pid)
+    below = guard.children(recursive=True)
+    assert len(below) >= 2
+    guard.kill()
+    until = time.monotonic() + 120
+    # No await: the trainer cannot do anything about it.
+    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in below):
+        assert time.monotonic() < until, "a process of vLLM outlived its guard"
+        time.sleep(0.1)
+    await all_back(served)
+
+
+async def test_two_trainers_on_one_server(served, monkeypatch):
+    monkeypatch.setattr(claims, "LEASE_SECONDS", 10.0)
+    monkeypatch.setattr(claims, "EVERY_SECONDS", 0.5)
+    url = served.engine.fleet.members[0].url
+    first, second = VllmServer(urls=(url,)), VllmServer(urls=(url,))
+    async with served.engine.fleet.alone():  # its own trainer stands back
+        async with first.open(served.context):
+            with pytest.raises(
+                EngineError, match=r"follows another trainer: process \d+ on .* ago"
+            ):
+                async with second.open(served.context):
+                    pass
+            assert await first.health()
+        async with second.open(served.context):  # it is free now
+            assert await second.health()
+
+
+async def test_what_a_dead_trainer_claimed_is_free_after_a_while(served, monkeypatch):
+    monkeypatch.setattr(claims, "LEASE_SECONDS", 3.0)
+    (member,) = served.engine.fleet.members
+    rpc = served.engine._live.weights.rpc
+    dead, other = claims.Claim(rpc), claims.Claim(rpc)
+    await dead.take(member)
+    began = time.monotonic()
+    await other.take(member)
+    assert time.monotonic() - began > 1
+    async with other.kept([member]):
+        assert other._owner in await dead._say(member)
+    assert await dead._say(member) == ""
 
 
 async def test_one_that_hangs_is_replaced(served, monkeypatch):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, text, code=200):
         self.send_response(code)
         self.send_header("Content-Length", str(len(text)))
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(text.encode())
     def do_GET(self):
@@ -54,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply("<html>")
         if order == "fail" and self.path == "/work":
             return self.reply("out of memory", 500)
+        if order == "refuse":
+            return self.reply("out of range float values", 400)
         if body["value"] < 0:
             return self.reply("negative", 400)
         self.reply(json.dumps({"double": 2 * body["value"], "port": port}))
@@ -87,7 +91,9 @@ class Farm:
             url = f"http://127.0.0.1:{port}"
             members.append(Member(f"server {i}", url, process, httpx.AsyncClient(base_url=url)))
             members[-1].client.timeout = None
-        deadlines = Deadlines(start=60, request=settings.pop("request", 60), control=60, health=0.5)
+        health = settings.pop("health", 60)  # a busy machine is slow, and no fault
+        request = settings.pop("request", 60)
+        deadlines = Deadlines(start=60, request=request, control=60, health=health)
         self.fleet = Fleet(
             members,
             deadlines,
@@ -169,8 +175,19 @@ async def test_nonsense_is_asked_again_elsewhere(farm, order):
         assert await it.work(20) == DOUBLES
 
 
-async def test_one_that_hangs_is_found_by_its_health(farm):
+async def test_nonsense_to_a_command_takes_that_server_out(farm):
     async with farm() as it:
+        it.order(0, "babble")
+
+        async def command(member: Member) -> None:
+            await member.control("/work", {"value": 1}, deadline=60)
+
+        assert await it.fleet.each(it.fleet.members, command) == [it.fleet.members[1]]
+        assert "not JSON: <html>" in it.fleet.faults[0]
+
+
+async def test_one_that_hangs_is_found_by_its_health(farm):
+    async with farm(health=0.5) as it:
         it.order(0, "hang")
         task = asyncio.create_task(it.work(20))
         await asyncio.sleep(0.1)
@@ -178,6 +195,7 @@ async def test_one_that_hangs_is_found_by_its_health(farm):
         async with asyncio.timeout(60):
             while not it.fleet.faults:
                 await asyncio.sleep(0.02)
+            it.fleet.deadlines = replace(it.fleet.deadlines, health=60)
             it.order(0, "work")
             assert await task == DOUBLES
         assert it.fleet.faults[0] == "server 0: health: /health: no answer within 0.5 s"
@@ -190,6 +208,15 @@ async def test_a_request_that_is_refused_harms_no_server(farm):
             await it.fleet.call("/work", {"value": -1}, read)
         assert len(it.fleet.ready) == 2
         assert not it.fleet.faults
+
+
+async def test_a_server_that_refuses_everything_is_not_well(farm):
+    async with farm() as it:
+        it.order(1, "refuse")
+        assert await it.work(20) == DOUBLES
+        assert "server 1 refuses /" in it.fleet.faults[0]  # found by a request, or by its health
+        it.order(1, "work")
+        await it.all_back()
 
 
 async def test_a_request_that_always_fails_ends_the_run(farm):
@@ -293,6 +320,25 @@ async def test_servers_end_with_the_fleet_and_with_the_trainer(farm, tmp_path):
     assert not any(map(psutil.pid_exists, pids))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    trainer, _, sleeper = await trainer_with_a_server(tmp_path / "log", scratch)
+    trainer.kill()
+    await trainer.wait()
+    await gone(sleeper)
+    assert not scratch.exists()
+
+
+async def test_servers_end_if_trainer_and_guard_are_killed_at_once(tmp_path):
+    scratch = tmp_path / "scratch"
+    trainer, guard, sleeper = await trainer_with_a_server(tmp_path / "log", scratch)
+    guard.suspend()  # it cannot end anything any more
+    trainer.kill()
+    guard.kill()
+    await trainer.wait()
+    await gone(sleeper)
+
+
+async def trainer_with_a_server(log: Path, scratch: Path) -> tuple[Any, Any, Any]:
+    """The process of a trainer, of its guard, and of the server."""
     code = (
         "import asyncio, sys, pathlib\n"
         "from trainer.ops.server_process import ServerProcess\n"
@@ -303,17 +349,16 @@ async def test_servers_end_with_the_fleet_and_with_the_trainer(farm, tmp_path):
         "asyncio.run(main())\n"
     )
     trainer = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", code, str(tmp_path / "log"), str(scratch)),
-        stdout=asyncio.subprocess.PIPE,
+        *(sys.executable, "-c", code, str(log), str(scratch)), stdout=asyncio.subprocess.PIPE
     )
     guard = psutil.Process(int(await trainer.stdout.readline()))
-    while not guard.children():
+    while not guard.children() or guard.children()[0].name() != "sleep":
         await asyncio.sleep(0.02)
-    sleeper = guard.children()[0]
-    trainer.kill()
-    await trainer.wait()
+    return trainer, guard, guard.children()[0]
+
+
+async def gone(process: Any) -> None:
     until = time.monotonic() + 60
-    while sleeper.is_running() and sleeper.status() != psutil.STATUS_ZOMBIE:
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until, "the server outlived its trainer"
         await asyncio.sleep(0.02)
-    assert not scratch.exists()
