@@ -211,17 +211,12 @@ class Policy(Plugin):
         parts = split(self._paths(asked), extra, token_budget, packing=self.packing)
         return [[order[i] for i in part] for part in parts]
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Named full weights (transformers' names), adapters merged, tied weights once."""
+    def weights(self, *, merge: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Named full weights (transformers' names), tied weights once, adapters merged or, without
+        `merge`, left out."""
         from trainer.ops.merging import merged_weights
 
-        return merged_weights(self.backbone)
-
-    def base_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """As `weights`, without the adapters: what they are added to."""
-        from trainer.ops.merging import merged_weights
-
-        return merged_weights(self.backbone, merge=False)
+        return merged_weights(self.backbone, merge=merge)
 
     def adapter(self) -> Adapter | None:
         """What training changes with `lora`; None without."""

@@ -9,6 +9,7 @@ not been run: what they say to a server is tested, what moves the bytes is not.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
@@ -50,7 +51,7 @@ class VllmTransfer(Publisher):
                     f"policy.lora.rank: {adapter.rank} is above engine.max_lora_rank "
                     f"{engine.adapter_rank}: raise engine.max_lora_rank"
                 )
-            await engine.load_adapter(policy.base_weights, adapter, version)
+            await engine.load_adapter(partial(policy.weights, merge=False), adapter, version)
         elif self.transport == "files":
             await engine.load(policy.weights(), version)
         else:
