@@ -150,11 +150,11 @@ async def _play(run: Run, sampling: Sampling, size: int) -> list[Group]:
         return group
 
     groups = await asyncio.gather(*(one(prompt) for prompt in share))
-    judge = run.recipe.evaluation.best_of
-    for group in groups if judge is not None else ():  # in turn: waiting would count as slowness
-        judged = await run.scorer.border(judge, group, run.step, log=False)
-        for rollout, score in zip(group.rollouts, judged, strict=True):
-            rollout.meta["judged"] = -math.inf if score.value is None else score.value
+    if (judge := run.recipe.evaluation.best_of) is not None:
+        for group in groups:  # in turn: waiting would count as slowness
+            judged = await run.scorer.border(judge, group, run.step, log=False)
+            for rollout, score in zip(group.rollouts, judged, strict=True):
+                rollout.meta["judged"] = -math.inf if score.value is None else score.value
     gathered = await asyncio.to_thread(run.distributed.gather_objects, lean(groups))
     merged = [group for part in gathered for group in part]
     return sorted(merged, key=lambda group: group.prompt.serial, reverse=True)
