@@ -8,17 +8,19 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import AfterValidator, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from trainer.errors import ConfigError, MissingService
 from trainer.learning import Beside, Optimizer
 from trainer.losses.base import Loss
 from trainer.models.base import Model
+from trainer.ops.parsing import Unparsable, answer_field, unwrapped
+from trainer.ops.spaces import Extents, Resize, Space, inside
 from trainer.plugin import Plugin
 from trainer.policies.base import Policy
-from trainer.types import Group, Prompt, Rollout, Score
+from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus
 
 if TYPE_CHECKING:
     from trainer.context import Context
@@ -153,6 +155,109 @@ class PointwiseReward(IsolatedReward):
 
     def grade_group(self, group: Group, call: Call) -> list[Verdict]:
         return [self.grade(rollout, group.prompt) for rollout in group.rollouts]
+
+
+class AnswerReward(PointwiseReward):
+    """Compares the answer of a reply with the row's. Subclasses write `compare` only.
+
+    The answer is what the last complete, not empty `<tag>` holds, over as many lines as it may
+    take, or the whole reply where there is no tag. A reply that cannot be read is worth `floor`
+    with status `unparsable` and the reason. A row with nothing to compare with does not apply.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"answer"})
+    gold_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of the row that hold the right answer where `answer` is empty."""
+
+    tag: str = "answer"
+    require_tag: bool = False
+    """Without the tag the reply is unparsable; else all of it is read."""
+    strict: bool = False
+    """The tag must be there exactly once, and hold the answer in exactly the form asked for."""
+
+    @property
+    def floor(self) -> float:
+        """What a reply that cannot be read is worth."""
+        return 0.0
+
+    def compare(self, answer: str, gold: Any, rollout: Rollout, prompt: Prompt) -> Verdict:
+        """`gold`: the row's answer, taken out of `<tag>` where a text has one. Raises
+        `Unparsable` for an answer that cannot be read, ValueError for a wrong row."""
+        raise NotImplementedError
+
+    def gold(self, prompt: Prompt) -> Any:
+        """The right answer; None if the row has none."""
+        named = (prompt.meta.get(name) for name in self.gold_columns)
+        found = prompt.answer
+        if found is None:
+            found = next((value for value in named if value is not None), None)
+        return unwrapped(found, self.tag) if isinstance(found, str) else found
+
+    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
+        gold = self.gold(prompt)
+        if gold is None:
+            names = " nor ".join(("answer", *self.gold_columns))
+            reason = f"the row has {'neither' if self.gold_columns else 'no'} {names}"
+            return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+        try:
+            field = answer_field(
+                rollout.reply, self.tag, require_tag=self.require_tag, strict=self.strict
+            )
+            return self.compare(field.text, gold, rollout, prompt)
+        except Unparsable as error:
+            return Score(self.floor, status=ScoreStatus.UNPARSABLE, reason=str(error))
+
+
+class LocatedReward(AnswerReward):
+    """An answer with coordinates. Subclasses bring the row's side to the reply's space with
+    `factors`, or both sides to another one, before they compare."""
+
+    space: Space = "pixels"
+    """Coordinates of the reply: `pixels` of the data set's image; `resized` pixels of the image
+    as the model sees it; `unit` 0 to 1; `thousand` 0 to 1000; `grid` 0 to `grid`."""
+    gold_space: Space | None = None
+    """Coordinates of the row; None: those of the reply. Pixels of the data set's image need its
+    size: from the image, or the columns `width` and `height`."""
+    space_column: str | None = None
+    """Column that names the row's own space, where it has one: goes before `gold_space`."""
+    grid: float | None = Field(None, gt=0, allow_inf_nan=False)
+    resize: Resize | None = None
+    """How the processor resizes, for `resized` where no rollout recorded the real size."""
+    outside: Literal["keep", "clip", "refuse"] = "keep"
+    """Of a box or point that leaves the image: taken as it is, cut, or unparsable."""
+
+    @model_validator(mode="after")
+    def _grid_belongs(self) -> LocatedReward:
+        if ("grid" in (self.space, self.gold_space)) != (self.grid is not None):
+            raise ValueError("space: grid and grid go together: give both or neither")
+        return self
+
+    def extents(self, rollout: Rollout, prompt: Prompt) -> Extents:
+        return Extents(prompt, rollout, self.grid, self.resize)
+
+    def space_of(self, prompt: Prompt) -> str:
+        """The space of the row's coordinates."""
+        told = prompt.meta.get(self.space_column) if self.space_column else None
+        return str(told) if told is not None else self.gold_space or self.space
+
+    def factors(self, rollout: Rollout, prompt: Prompt) -> tuple[float, float]:
+        """What the row's x and y are multiplied by to be in the reply's space."""
+        source = self.space_of(prompt)
+        return self.extents(rollout, prompt).factors(source, self.space)
+
+    def admitted(
+        self, points: Sequence[float], rollout: Rollout, prompt: Prompt
+    ) -> tuple[float, ...]:
+        """A box (x1, y1, x2, y2) or point (x, y) of the reply, after `outside`."""
+        if self.outside == "keep":
+            return tuple(points)
+        extent = self.extents(rollout, prompt).of(self.space)
+        if inside(points, extent):
+            return tuple(points)
+        if self.outside == "refuse":
+            shown = [round(value, 2) for value in points]
+            raise Unparsable(f"{shown} is outside of the image, {extent[0]:g} x {extent[1]:g}")
+        return tuple(min(max(v, 0.0), extent[i % 2]) for i, v in enumerate(points))
 
 
 class CompositeReward(Reward):
