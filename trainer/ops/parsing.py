@@ -49,13 +49,18 @@ def tag_fields(reply: str, tag: str) -> list[Field]:
 
 
 def answer_field(
-    reply: str, tag: str = "answer", *, require_tag: bool = False, strict: bool = False
+    reply: str,
+    tag: str = "answer",
+    *,
+    require_tag: bool = False,
+    strict: bool = False,
+    empty: bool = False,
 ) -> Field:
     """The answer: what the last complete, not empty `<tag>` holds.
 
     Lenient: without any tag it is the whole reply, unless `require_tag`. Strict: the tag must be
-    there exactly once, opened before it is closed. Raises Unparsable, also for an answer of more
-    than `LONGEST` characters.
+    there exactly once, opened before it is closed. `empty`: an empty last tag is an answer.
+    Raises Unparsable, also for an answer of more than `LONGEST` characters.
     """
     opening, closing = f"<{tag}>", f"</{tag}>"
     if strict:
@@ -70,7 +75,7 @@ def answer_field(
         return _short(Field.of(reply, 0, len(reply)), "the reply")
     inside = start + len(opening)
     field = Field.of(reply, inside, reply.find(closing, inside))
-    if not field.text:
+    if not field.text and not empty:
         begin = max(0, start - LONGEST)
         filled = [f for f in tag_fields(reply[begin:], tag) if f.text]
         if not filled or strict:

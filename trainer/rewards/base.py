@@ -168,6 +168,8 @@ class AnswerReward(PointwiseReward):
     needs: ClassVar[frozenset[str]] = frozenset({"answer"})
     gold_columns: ClassVar[tuple[str, ...]] = ()
     """Columns of the row that hold the right answer where `answer` is empty."""
+    takes_empty: ClassVar[bool] = False
+    """Whether an empty tag is an answer."""
 
     tag: str = "answer"
     require_tag: bool = False
@@ -201,7 +203,11 @@ class AnswerReward(PointwiseReward):
             return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
         try:
             field = answer_field(
-                rollout.reply, self.tag, require_tag=self.require_tag, strict=self.strict
+                rollout.reply,
+                self.tag,
+                require_tag=self.require_tag,
+                strict=self.strict,
+                empty=self.takes_empty,
             )
             return self.compare(field.text, gold, rollout, prompt)
         except Unparsable as error:

@@ -99,8 +99,7 @@ SYMBOLS = st.lists(
 def test_never_anything_but_unparsable(text, strict):
     try:
         found = parse_detections(text, strict=strict)
-    except Unparsable as error:
-        assert str(error)
+    except Unparsable:
         return
     assert all(item.box is None or item.box[2] > item.box[0] for item in found)
 
