@@ -14,7 +14,7 @@ from trainer.types import Prompt, Rollout
 
 
 class Graded(AnswerReward):
-    """num: max(0, 1 - e / worst) with e = |p - g| / max(|g|, 1e-9); `strict_num`: 1[e <= tolerance].
+    """num: max(0, 1 - e / worst), e = |p - g| / max(|g|, 1e-9); strict_num: 1[e <= tolerance].
     list (split at commas): mean over the places of both, times the shorter over the longer length.
     text and year: 1[equal], or ANLS with `anls`. A number against a word: 0.
 
