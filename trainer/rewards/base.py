@@ -277,6 +277,12 @@ class CompositeReward(Reward):
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(child.needs for child in self.children().values()))
 
+    async def scored(self, group: Group, ctx: RewardContext) -> list[dict[str, Score]]:
+        """Every child's score of each rollout, by name; the children run side by side."""
+        children = self.children()
+        columns = await asyncio.gather(*(ctx.score(child, group) for child in children.values()))
+        return [dict(zip(children, row, strict=True)) for row in zip(*columns, strict=True)]
+
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -402,6 +408,33 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 def named_parts(name: str, score: Score) -> dict[str, float | None]:
     """A child's value and parts, as parts of its parent: `{"a": 1.0, "a/b": 0.5}`."""
     return {name: score.value} | {f"{name}/{part}": value for part, value in score.parts.items()}
+
+
+def all_parts(scores: Mapping[str, Score]) -> dict[str, float | None]:
+    """The values and parts of several children."""
+    return {k: v for name, score in scores.items() for k, v in named_parts(name, score).items()}
+
+
+def unscored(scores: Mapping[str, Score]) -> Score | None:
+    """What a combination of `scores` comes to if one of them is a fault, or if none applies; None
+    if there is something to combine."""
+    parts = all_parts(scores)
+    for name, score in scores.items():
+        if score.status.is_fault:
+            return Score(parts=parts, status=score.status, reason=f"{name}: {score.reason}")
+    if all(score.value is None for score in scores.values()):
+        reason = "; ".join(f"{name}: {score.reason}" for name, score in scores.items())
+        return Score(parts=parts, status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+    return None
+
+
+def combined(value: float, scores: Mapping[str, Score]) -> Score:
+    """A value made of `scores`, which passes on their parts and that one could not be read."""
+    score = Score(value, parts=all_parts(scores))
+    for name, inner in scores.items():
+        if inner.status is ScoreStatus.UNPARSABLE:
+            score.status, score.reason = inner.status, f"{name}: {inner.reason}"
+    return score
 
 
 def flatten(reward: Reward) -> list[Reward]:
