@@ -12,7 +12,7 @@ from trainer.types import Group, Score
 class Level(Frozen):
     reward: Reward
     grain: float = Field(1e-9, gt=0, allow_inf_nan=False)
-    """Values are rounded to multiples of it: what is nearer is equal, and the next level decides."""
+    """Values are rounded to multiples of it; of equal ones the next level decides."""
 
 
 class Lexicographic(CompositeReward):

@@ -49,10 +49,12 @@ class Trust(CompositeReward):
         thinking = await ctx.score(self.thinking, group)
         rows = [{"outcome": o, "thinking": t} for o, t in zip(outcomes, thinking, strict=True)]
         weight = self.alpha * math.exp(-ctx.step / (self.decay_steps or max(ctx.total_steps, 1)))
-        gamma = self.trust(
-            [(o.value, self._heard(o.value, t.value)) for o, t in zip(outcomes, thinking, strict=True)
-             if o.value is not None and t.value is not None]
-        )  # fmt: skip
+        pairs = [
+            (o.value, self._heard(o.value, t.value))
+            for o, t in zip(outcomes, thinking, strict=True)
+            if o.value is not None and t.value is not None
+        ]
+        gamma = self.trust(pairs)
         return [self._sum(scores, gamma, weight) for scores in rows]
 
     def trust(self, pairs: Sequence[tuple[float, float]]) -> float:
