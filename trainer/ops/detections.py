@@ -18,7 +18,7 @@ _BOX_KEYS = ("bbox_2d", "bbox", "box", "position", "box_2d", "bounding_box")
 _LABEL_KEYS = ("label", "class", "category", "name")
 _SCORE_KEYS = ("confidence", "score")
 _FENCE = re.compile(r"```[a-zA-Z]{0,12}\n?")
-_NOTHING = frozenset({"", "none", "[]", "no objects", "no object", "null"})
+_NOTHING = frozenset({"none", "[]", "no objects", "no object", "null"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ def levenshtein(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     A column of the table is kept in the bits of one integer (Myers 1999, as Hyyrö 2003 has it), so
     a page of 10,000 characters against another takes a tenth of a second.
     """
-    if len(a) < len(b):
+    if len(a) > len(b):
         a, b = b, a
-    if not b:
-        return len(a)
+    if not a:
+        return len(b)
     where: dict[Hashable, int] = {}
     for i, item in enumerate(a):
         where[item] = where.get(item, 0) | 1 << i

@@ -48,7 +48,7 @@ def test_options_and_edges(grade, values, make_reward):
     for l1 in ("relative", "none"):
         fields = {"type": "vision/criterion", "l1": l1}
         assert values(fields, [listed(GIVEN)], answer=GOLD) == [pytest.approx(1.762821)]
-    with pytest.raises(ValidationError, match="lower end 0.9 is above"):
+    with pytest.raises(ValidationError, match=r"lower end 0\.9 is above"):
         make_reward({"type": "vision/criterion", "precision_band": [0.9, 0.1]})
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class Bmas(Reward):
     """Bidirectional max-average similarity. With E the policy's input embeddings, a frozen copy of
-    the start weights, p_i and g_j the tokens of answer and reference and S_ij = cos(E[p_i], E[g_j]):
+    the start weights, p_i and g_j the tokens of answer and reference, S_ij = cos(E[p_i], E[g_j]):
     F = mean_i max_j S_ij, B = mean_j max_i S_ij; value (F + B) / 2, not under `floor`.
 
     The tokens are the policy tokenizer's, without special ones. An empty answer: 0; none:
@@ -38,7 +38,7 @@ class Bmas(Reward):
     """Subtract the mean embedding of the vocabulary first: raw embeddings of a language model point
     one way, and unrelated tokens look alike."""
     stop_tokens: tuple[str, ...] = ()
-    """Texts of tokens that do not count, in any case and without white space around: `[the, of]`."""
+    """Texts of tokens that do not count, in any case and without white space: `[the, of]`."""
     floor: float = Field(0.0, ge=-1, le=1)
     longest: int = Field(2048, gt=0)
     """Tokens of an answer that are looked at."""

@@ -70,7 +70,7 @@ class WrongSpan(AnswerReward):
 
 
 def changed(original: str, target: str) -> list[str]:
-    """Words of `target`, lower case, that are in neither the common beginning nor the common end."""
+    """Words of `target`, lower case, in neither the common beginning nor the common end."""
     a, b = original.lower().split(), target.lower().split()
     start = 0
     while start < min(len(a), len(b)) and a[start] == b[start]:

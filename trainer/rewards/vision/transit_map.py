@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -73,10 +74,9 @@ class TransitMap(PointwiseReward):
         self, sections: list[Section], lines: dict[str, set[str]], ends: tuple[str, str]
     ) -> float:
         """acc, of cleaned names."""
-        stops = [(s.departure, s.arrival) for s in sections]
-        meets = all(a.arrival == b.departure for a, b in zip(sections, sections[1:], strict=False))
-        on_lines = all({*pair} <= lines.get(s.route, set()) for s, pair in zip(sections, stops, strict=True))  # fmt: skip
-        return float((stops[0][0], stops[-1][1]) == ends and meets and on_lines)
+        meets = all(a.arrival == b.departure for a, b in itertools.pairwise(sections))
+        on_lines = all({s.departure, s.arrival} <= lines.get(s.route, set()) for s in sections)
+        return float((sections[0].departure, sections[-1].arrival) == ends and meets and on_lines)
 
     def detail(
         self,
@@ -115,12 +115,18 @@ def parse_sections(text: str) -> list[Section]:
     found = []
     for part in text.split("--")[:1000]:
         places = [part.find(key) for key in _KEYS]
-        if min(places) < 0:
-            continue
-        values = [part[p + len(k) :].lstrip().split("\n", 1)[0] for p, k in zip(places, _KEYS, strict=True)]  # fmt: skip
-        cut = [min([v.find(k) for k in _KEYS if k in v], default=len(v)) for v in values]
-        found.append(Section(*(clean(v[:end]) for v, end in zip(values, cut, strict=True))))
+        if min(places) >= 0:
+            route, departure, arrival = (
+                _named(part[place + len(key) :]) for place, key in zip(places, _KEYS, strict=True)
+            )
+            found.append(Section(route, departure, arrival))
     return found
+
+
+def _named(text: str) -> str:
+    """The name at the start of a text: up to the end of its line, or the next key."""
+    line = text.lstrip().split("\n", 1)[0]
+    return clean(line[: min((line.find(key) for key in _KEYS if key in line), default=None)])
 
 
 def clean(name: str) -> str:

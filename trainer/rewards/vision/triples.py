@@ -12,7 +12,9 @@ from trainer.rewards.base import AnswerReward, Verdict
 from trainer.types import Prompt, Rollout, Score
 
 _TRIPLE = re.compile(
-    r"[(\[]\s*[\"']?(\d{1,6})[\"']?\s*,\s*[\"']?([A-Za-z_ ]{1,40}?)[\"']?\s*,\s*[\"']?([\w \-.]{1,40}?)[\"']?\s*[)\]]"
+    r"[(\[]\s*[\"']?(\d{1,6})[\"']?\s*"
+    r",\s*[\"']?([A-Za-z_ ]{1,40}?)[\"']?\s*"
+    r",\s*[\"']?([\w \-.]{1,40}?)[\"']?\s*[)\]]"
 )
 
 Triple = tuple[int, str, str]
