@@ -115,8 +115,11 @@ def test_malformed_boxes_have_a_reason(name, kind):
         assert not found.value or found.status is ScoreStatus.OK
 
 
-HUGE = ["[", "(", "{", "1 ", "[1,2,3,4],", "<answer>", "</answer>", "<answer>[1,2,3,4]</answer>",
-        "\\boxed{", "a ", "```", "'", "-- Route Name: Departure Stop: Arrival Stop:", "1:", " ", "B "]  # fmt: skip
+HUGE = [
+    *("[", "(", "{", "1 ", "[1,2,3,4],", "<answer>", "</answer>", "<answer>[1,2,3,4]</answer>"),
+    *("\\boxed{", "a ", "```", "'", "1:", " ", "B "),
+    "-- Route Name: Departure Stop: Arrival Stop:",
+]
 
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
