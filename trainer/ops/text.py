@@ -70,6 +70,26 @@ def last_boxed(text: str) -> str | None:
     return text[found[0] : found[1]].strip() if found else None
 
 
+def without_boxed(text: str) -> str:
+    r"""The text without every `\boxed{...}` with balanced braces."""
+    stack: list[tuple[int, bool]] = []  # (where the command starts, whether it is boxed)
+    cuts: list[tuple[int, int]] = []
+    for match in _BRACES.finditer(text):
+        token = match.group()
+        if token == "}":
+            if stack:
+                start, boxed = stack.pop()
+                if boxed:
+                    while cuts and cuts[-1][0] > start:  # what lies inside goes with it
+                        cuts.pop()
+                    cuts.append((start, match.end()))
+        elif token.endswith("{") and token != r"\{":
+            stack.append((match.start(), token != "{"))
+    ends = [0, *(end for _, end in cuts)]
+    starts = [*(start for start, _ in cuts), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+
+
 def stated_answer(text: str) -> str:
     r"""What a reply votes for: the last `<answer>`, else the last `\boxed{}`, else all of it."""
     return tag_content(text) or last_boxed(text) or text.strip()
