@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class Care(CompositeReward):
     """R_i = a_i + f_i + bonus * a_i where i is accurate and consistent.
 
-    Accurate, M: a_i > `least` and a_i >= the group's mean accuracy. p_i = exp(mean log-prob of the
-    tokens inside `<answer>`, given prompt and own reasoning), at most `cap`; consistent:
-    p_i >= mean of p over M - `margin`. No accurate rollout: no bonus. A rollout without the tag has p = 0. The
-    log-probs are those of `model`; the mean is over the prompt's group. Parts: accuracy, format,
-    likelihood, bonus. Source: GRPO-CARE (arXiv:2506.16141), whose reference follows the policy as a
-    moving average and which has no KL term.
+    Accurate, M: a_i > `least` and a_i >= the group's mean accuracy. p_i = exp(mean log-prob of
+    the tokens inside `<answer>`, given prompt and own reasoning), at most `cap`; consistent:
+    p_i >= mean of p over M - `margin`. No accurate rollout: no bonus. A rollout without the tag
+    has p = 0. The log-probs are those of `model`; the mean is over the prompt's group. Parts:
+    accuracy, format, likelihood, bonus. Source: GRPO-CARE (arXiv:2506.16141), whose reference
+    follows the policy as a moving average and which has no KL term.
     """
 
     accuracy: Reward

@@ -31,9 +31,10 @@ class SelfDescription(CompositeReward):
     reply's `<description>` alone, without the image.
 
     The second answer is one sample with the current weights, and is never trained on. No
-    description, or one that gives the answer away: a2 = 0 without asking. A fault is a fault of the sum. Parts:
-    accuracy, format, self. Source: Vision-SR1 (arXiv:2508.19652), whose code takes the whole reply
-    where the tag is missing (`require_tag: false`) and has no guard (`guard: false`).
+    description, or one that gives the answer away: a2 = 0 without asking. A fault is a fault of
+    the sum. Parts: accuracy, format, self. Source: Vision-SR1 (arXiv:2508.19652), whose code
+    takes the whole reply where the tag is missing (`require_tag: false`) and has no guard
+    (`guard: false`).
     """
 
     accuracy: Reward
