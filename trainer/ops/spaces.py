@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from trainer.ops.parsing import Unparsable
 from trainer.plugin import Frozen
 
 if TYPE_CHECKING:
@@ -142,3 +143,54 @@ def inside(box: Sequence[float], extent: Size, slack: float = 1e-6) -> bool:
         -slack * extent[i % 2] <= value <= (1 + slack) * extent[i % 2]
         for i, value in enumerate(box)
     )
+
+
+class Located(Frozen):
+    """Fields of a reward that reads coordinates, and the ways between its spaces."""
+
+    space: Space = "pixels"
+    """Coordinates of the reply: `pixels` of the data set's image; `resized` pixels of the image
+    as the model sees it; `unit` 0 to 1; `thousand` 0 to 1000; `grid` 0 to `grid`."""
+    gold_space: Space | None = None
+    """Coordinates of the row; None: those of the reply. Pixels of the data set's image need its
+    size: from the image, or the columns `width` and `height`."""
+    space_column: str | None = None
+    """Column that names the row's own space, where it has one: goes before `gold_space`."""
+    grid: float | None = Field(None, gt=0, allow_inf_nan=False)
+    resize: Resize | None = None
+    """How the processor resizes, for `resized` where no rollout recorded the real size."""
+    outside: Literal["keep", "clip", "refuse"] = "keep"
+    """Of a box or point that leaves the image: taken as it is, cut, or unparsable."""
+
+    @model_validator(mode="after")
+    def _grid_belongs(self) -> Located:
+        if ("grid" in (self.space, self.gold_space)) != (self.grid is not None):
+            raise ValueError("space: grid and grid go together: give both or neither")
+        return self
+
+    def extents(self, rollout: Rollout, prompt: Prompt) -> Extents:
+        return Extents(prompt, rollout, self.grid, self.resize)
+
+    def space_of(self, prompt: Prompt) -> str:
+        """The space of the row's coordinates."""
+        told = prompt.meta.get(self.space_column) if self.space_column else None
+        return str(told) if told is not None else self.gold_space or self.space
+
+    def factors(self, rollout: Rollout, prompt: Prompt) -> tuple[float, float]:
+        """What the row's x and y are multiplied by to be in the reply's space."""
+        source = self.space_of(prompt)
+        return self.extents(rollout, prompt).factors(source, self.space)
+
+    def admitted(
+        self, points: Sequence[float], rollout: Rollout, prompt: Prompt
+    ) -> tuple[float, ...]:
+        """A box (x1, y1, x2, y2) or point (x, y) of the reply, after `outside`."""
+        if self.outside == "keep":
+            return tuple(points)
+        extent = self.extents(rollout, prompt).of(self.space)
+        if inside(points, extent):
+            return tuple(points)
+        if self.outside == "refuse":
+            shown = [round(value, 2) for value in points]
+            raise Unparsable(f"{shown} is outside of the image, {extent[0]:g} x {extent[1]:g}")
+        return tuple(min(max(v, 0.0), extent[i % 2]) for i, v in enumerate(points))
