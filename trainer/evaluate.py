@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trainer.engines.base import Sampling
 
 EXAMPLES = 3
+_KINDS = (("sampled", ""), ("greedy", "_greedy"))
 
 
 async def evaluate(run: Run, step: int) -> dict[str, float]:
@@ -45,6 +46,9 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
     report = {f"heldout/{config.name}": table["sampled"]["mean"]}
     if table["greedy"]:
         report[f"heldout/{config.name}_greedy"] = table["greedy"]["mean"]
+    for name, rows in table["parts"].items():
+        part = f"heldout/{config.name}/{name}"
+        report |= {f"{part}{end}": rows[kind]["mean"] for kind, end in _KINDS if rows[kind]}
     return report
 
 
@@ -93,8 +97,9 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
     """The table of one evaluation.
 
     Keys: step, name, sampled and greedy {mean, low, high, n} (95 % bootstrap over prompts; greedy
-    may be None), "pass@k" and "maj@k" {k: {...}} for k = 1, 2, 4, ... up to `samples`, and with
-    `best_of` "best@k" and "vote@k", examples.
+    may be None), parts {name: {sampled, greedy}} of the reward's parts, so that one evaluation may
+    report several measures, "pass@k" and "maj@k" {k: {...}} for k = 1, 2, 4, ... up to `samples`,
+    and with `best_of` "best@k" and "vote@k", examples.
     Unscored answers are left out; a prompt without any scored answer does not count.
     """
     config, sampling = run.recipe.evaluation, run.recipe.rollouts.sampling
@@ -115,6 +120,7 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
         "name": config.name,
         "sampled": bootstrap(_means(sampled)),
         "greedy": bootstrap(_means(greedy)) if greedy else None,
+        "parts": _parts(sampled, greedy),
         "pass@k": {},
         "maj@k": {},
         "examples": _examples(sampled, greedy),
@@ -167,6 +173,19 @@ def _scored(group: Group) -> list[Rollout]:
 def _means(groups: Sequence[Group]) -> list[float]:
     rows = [_scored(group) for group in groups]
     return [fmean(_values(row)) for row in rows if row]
+
+
+def _parts(sampled: Sequence[Group], greedy: Sequence[Group] | None) -> dict[str, dict[str, Any]]:
+    """Per part and kind of sampling what `mean` is for the value; None where no answer has it."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, groups in (("sampled", sampled), ("greedy", greedy or ())):
+        rows = [[r.score.parts for r in _scored(group) if r.score] for group in groups]
+        for name in sorted({name for row in rows for parts in row for name in parts}):
+            columns = [[v for parts in row if (v := parts.get(name)) is not None] for row in rows]
+            means = [fmean(column) for column in columns if column]
+            table = found.setdefault(name, dict.fromkeys(("sampled", "greedy")))
+            table[kind] = bootstrap(means) if means else None
+    return {name: kinds for name, kinds in found.items() if any(kinds.values())}
 
 
 def _values(rollouts: Sequence[Rollout]) -> list[float]:

@@ -39,7 +39,7 @@ class Monitor(Plugin):
     def evaluation(self, step: int, table: dict[str, Any]) -> None:
         """After every evaluation. `table` is what `trainer.evaluate.measure` returns: step, name,
         sampled and greedy {mean, low, high, n} (greedy may be None), "pass@k" and "maj@k"
-        {k: {...}}, examples [{id, prompt, answer, sampled, greedy,
+        {k: {...}}, parts {name: {sampled, greedy}}, examples [{id, prompt, answer, sampled, greedy,
         reward}]."""
 
     def note(self, text: str) -> None:
@@ -95,6 +95,10 @@ def evaluation_figures(table: Mapping[str, Any]) -> dict[str, float]:
         if table[kind]
         for figure in ("mean", "low", "high")
     }
+    for name, kinds in table.get("parts", {}).items():
+        for kind, interval in kinds.items():
+            if interval:
+                figures[f"evaluation/{name}/{kind}_mean"] = interval["mean"]
     for kind in ("pass@k", "maj@k", "best@k", "vote@k"):
         for k, interval in table.get(kind, {}).items():
             figures[f"evaluation/{kind.removesuffix('k')}{k}"] = interval["mean"]

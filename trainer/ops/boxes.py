@@ -11,10 +11,12 @@ from typing import Any
 
 Box = tuple[float, float, float, float]
 
-_N = r"\s*([-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12}))\s*"
+_NUMBER = r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})"
+_N = rf"\s*({_NUMBER})\s*"
 _LIST = re.compile(rf"[\[(]{_N},{_N},{_N},{_N}[\])]")
 _CORNERS = re.compile(rf"[\[(]{_N},{_N}[\])]\s*,\s*[\[(]{_N},{_N}[\])]")
-_BARE = re.compile(rf"{_N}[,\s]{_N}[,\s]{_N}[,\s]{_N}")
+_BARE = re.compile(r"\s*" + r"(?:\s*,\s*|\s+)".join([f"({_NUMBER})"] * 4) + r"\s*")
+_BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,400})[\])]")
 
 
 def parse_boxes(text: str) -> list[Box]:
@@ -28,6 +30,24 @@ def parse_boxes(text: str) -> list[Box]:
     if not found and (bare := _BARE.fullmatch(text)):
         found = [(0, _read(bare))]
     return [box for _, box in sorted(found)]
+
+
+def why_no_box(text: str) -> str:
+    """What stands where a box was expected: a list of another length, or of no numbers."""
+    for match in _BRACKETS.finditer(text):
+        items = [item.strip().strip("'\"") for item in match.group(1).split(",")]
+        if len(items) > 1 and any(re.fullmatch(_NUMBER, item) for item in items):
+            if len(items) != 4:
+                return f"a list of {len(items)} numbers where a box has 4"
+            wrong = next((i for i in items if not re.fullmatch(_NUMBER, i)), items[0])
+            return f"{wrong[:20]!r} in a box is no finite number"
+    return "no box [x1, y1, x2, y2] in the reply"
+
+
+def is_only_box(text: str) -> bool:
+    """Whether the text is one box and nothing else: `[1, 2, 3, 4]`, `(1, 2), (3, 4)` or four bare
+    numbers."""
+    return any(pattern.fullmatch(text.strip()) for pattern in (_LIST, _CORNERS, _BARE))
 
 
 def _read(match: re.Match[str]) -> Box:
@@ -48,7 +68,7 @@ def as_box(value: object) -> Box:
     return box
 
 
-def is_valid(box: Box) -> bool:
+def is_valid(box: Sequence[float]) -> bool:
     """Finite, with x2 > x1 and y2 > y1."""
     return all(math.isfinite(v) for v in box) and box[2] > box[0] and box[3] > box[1]
 
@@ -89,6 +109,23 @@ def diou(a: Box, b: Box) -> float:
     diagonal = (x2 - x1) ** 2 + (y2 - y1) ** 2
     distance = (a[0] + a[2] - b[0] - b[2]) ** 2 / 4 + (a[1] + a[3] - b[1] - b[3]) ** 2 / 4
     return iou(a, b) - distance / diagonal if diagonal > 0 else iou(a, b)
+
+
+def ciou(a: Box, b: Box) -> float:
+    """DIoU - v^2 / (1 - IoU + v), v = (4 / pi^2)(difference of the aspect angles)^2."""
+    angle = math.atan2(b[2] - b[0], b[3] - b[1]) - math.atan2(a[2] - a[0], a[3] - a[1])
+    v = 4 / math.pi**2 * angle**2
+    return diou(a, b) - (v * v / (1 - iou(a, b) + v) if v else 0.0)
+
+
+def iou_inclusive(a: Box, b: Box) -> float:
+    """IoU as VLM-R1's code has it: the intersection counts pixels from x1 to x2 - 1, both
+    included, and is empty unless it is more than one pixel wide and high; areas are continuous."""
+    x1, y1 = max(a[0], b[0]), max(a[1], b[1])
+    x2, y2 = min(a[2] - 1, b[2] - 1), min(a[3] - 1, b[3] - 1)
+    inter = (x2 - x1 + 1) * (y2 - y1 + 1) if x1 < x2 and y1 < y2 else 0.0
+    union = area(a) + area(b) - inter
+    return inter / union if union > 0 else 0.0
 
 
 def _intersection(a: Box, b: Box) -> float:

@@ -1,9 +1,12 @@
-"""Finding the answer in a reply. Pure, never raises, linear in the length of the text."""
+"""Finding the answer in a reply. Pure, never raises, linear in the length of the text. What looks
+for the last of something reads the last `LONGEST` characters."""
 
 from __future__ import annotations
 
 import re
 import string
+
+from trainer.ops.parsing import LONGEST
 
 NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?![\w])"
@@ -54,6 +57,7 @@ def last_boxed(text: str) -> str | None:
     ordinary characters. An unfinished one is passed over. None if there is none."""
     stack: list[tuple[int, bool]] = []  # (where the content starts, whether it is boxed)
     found: tuple[int, int] | None = None
+    text = text[-LONGEST:]
     for match in _BRACES.finditer(text):
         token = match.group()
         if token == "}":
@@ -66,6 +70,26 @@ def last_boxed(text: str) -> str | None:
     return text[found[0] : found[1]].strip() if found else None
 
 
+def without_boxed(text: str) -> str:
+    r"""The text without every `\boxed{...}` with balanced braces."""
+    stack: list[tuple[int, bool]] = []  # (where the command starts, whether it is boxed)
+    cuts: list[tuple[int, int]] = []
+    for match in _BRACES.finditer(text):
+        token = match.group()
+        if token == "}":
+            if stack:
+                start, boxed = stack.pop()
+                if boxed:
+                    while cuts and cuts[-1][0] > start:  # what lies inside goes with it
+                        cuts.pop()
+                    cuts.append((start, match.end()))
+        elif token.endswith("{") and token != r"\{":
+            stack.append((match.start(), token != "{"))
+    ends = [0, *(end for _, end in cuts)]
+    starts = [*(start for start, _ in cuts), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+
+
 def stated_answer(text: str) -> str:
     r"""What a reply votes for: the last `<answer>`, else the last `\boxed{}`, else all of it."""
     return tag_content(text) or last_boxed(text) or text.strip()
@@ -74,7 +98,7 @@ def stated_answer(text: str) -> str:
 def last_number(text: str) -> str | None:
     """The last number as written, thousands commas removed: `1,234.5` gives `1234.5`."""
     last = None
-    for match in NUMBER.finditer(text):
+    for match in NUMBER.finditer(text[-LONGEST:]):
         last = match.group()
     return last.replace(",", "") if last else None
 
@@ -83,6 +107,7 @@ def last_integer(text: str, *, words: bool = True) -> int | None:
     """The last whole number: digits, `7.0`, or (with `words`) `zero` to `twenty`. A number that
     is not whole, or a fraction, is passed over."""
     found: list[tuple[int, int]] = []
+    text = text[-LONGEST:]
     for match in NUMBER.finditer(text):
         digits, _, decimals = match.group().replace(",", "").partition(".")
         if "/" not in match.group() and not decimals.strip("0") and len(digits.lstrip("+-")) < 19:
@@ -113,6 +138,7 @@ def choice_letter(text: str, letters: str = "ABCD") -> str | None:
     "answer is (B)", "Answer: B"; the text is only the letter (`B`, `(B)`, `**B.**`, `b`); it
     starts with `B.` or `(B)`; the last capital letter that stands alone. None if there is none.
     """
+    text = text[-LONGEST:]
     allowed = re.escape(letters.upper())
     one = f"[{allowed}{allowed.lower()}]"
     if (boxed := last_boxed(text)) is not None:

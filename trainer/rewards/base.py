@@ -16,9 +16,11 @@ from trainer.errors import ConfigError, MissingService
 from trainer.learning import Beside, Optimizer
 from trainer.losses.base import Loss
 from trainer.models.base import Model
+from trainer.ops.parsing import Unparsable, answer_field, unwrapped
+from trainer.ops.spaces import Located
 from trainer.plugin import Plugin
 from trainer.policies.base import Policy
-from trainer.types import Group, Prompt, Rollout, Score
+from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus
 
 if TYPE_CHECKING:
     from trainer.context import Context
@@ -155,6 +157,68 @@ class PointwiseReward(IsolatedReward):
         return [self.grade(rollout, group.prompt) for rollout in group.rollouts]
 
 
+class AnswerReward(PointwiseReward):
+    """Compares the answer of a reply with the row's. Subclasses write `compare` only.
+
+    The answer is what the last complete, not empty `<tag>` holds, over as many lines as it may
+    take, or the whole reply where there is no tag. A reply that cannot be read is worth `floor`
+    with status `unparsable` and the reason. A row with nothing to compare with does not apply.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"answer"})
+    gold_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of the row that hold the right answer where `answer` is empty."""
+    takes_empty: ClassVar[bool] = False
+    """Whether an empty tag is an answer."""
+
+    tag: str = "answer"
+    require_tag: bool = False
+    """Without the tag the reply is unparsable; else all of it is read."""
+    strict: bool = False
+    """The tag must be there exactly once, and hold the answer in exactly the form asked for."""
+
+    @property
+    def floor(self) -> float:
+        """What a reply that cannot be read is worth."""
+        return 0.0
+
+    def compare(self, answer: str, gold: Any, rollout: Rollout, prompt: Prompt) -> Verdict:
+        """`gold`: the row's answer, taken out of `<tag>` where a text has one. Raises
+        `Unparsable` for an answer that cannot be read, ValueError for a wrong row."""
+        raise NotImplementedError
+
+    def gold(self, prompt: Prompt) -> Any:
+        """The right answer; None if the row has none."""
+        named = (prompt.meta.get(name) for name in self.gold_columns)
+        found = prompt.answer
+        if found is None:
+            found = next((value for value in named if value is not None), None)
+        return unwrapped(found, self.tag) if isinstance(found, str) else found
+
+    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
+        gold = self.gold(prompt)
+        if gold is None:
+            names = " nor ".join(("answer", *self.gold_columns))
+            reason = f"the row has {'neither' if self.gold_columns else 'no'} {names}"
+            return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+        try:
+            field = answer_field(
+                rollout.reply,
+                self.tag,
+                require_tag=self.require_tag,
+                strict=self.strict,
+                empty=self.takes_empty,
+            )
+            return self.compare(field.text, gold, rollout, prompt)
+        except Unparsable as error:
+            return Score(self.floor, status=ScoreStatus.UNPARSABLE, reason=str(error))
+
+
+class LocatedReward(AnswerReward, Located):
+    """An answer with coordinates. Subclasses bring the row's side to the reply's space with
+    `factors`, or both sides to another one, before they compare."""
+
+
 class CompositeReward(Reward):
     """Combines other rewards. Opens them, lets them learn and saves their state."""
 
@@ -165,6 +229,12 @@ class CompositeReward(Reward):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(child.needs for child in self.children().values()))
+
+    async def scored(self, group: Group, ctx: RewardContext) -> list[dict[str, Score]]:
+        """Every child's score of each rollout, by name; the children run side by side."""
+        children = self.children()
+        columns = await asyncio.gather(*(ctx.score(child, group) for child in children.values()))
+        return [dict(zip(children, row, strict=True)) for row in zip(*columns, strict=True)]
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
@@ -291,6 +361,33 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 def named_parts(name: str, score: Score) -> dict[str, float | None]:
     """A child's value and parts, as parts of its parent: `{"a": 1.0, "a/b": 0.5}`."""
     return {name: score.value} | {f"{name}/{part}": value for part, value in score.parts.items()}
+
+
+def all_parts(scores: Mapping[str, Score]) -> dict[str, float | None]:
+    """The values and parts of several children."""
+    return {k: v for name, score in scores.items() for k, v in named_parts(name, score).items()}
+
+
+def unscored(scores: Mapping[str, Score]) -> Score | None:
+    """What a combination of `scores` comes to if one of them is a fault, or if none applies; None
+    if there is something to combine."""
+    parts = all_parts(scores)
+    for name, score in scores.items():
+        if score.status.is_fault:
+            return Score(parts=parts, status=score.status, reason=f"{name}: {score.reason}")
+    if all(score.value is None for score in scores.values()):
+        reason = "; ".join(f"{name}: {score.reason}" for name, score in scores.items())
+        return Score(parts=parts, status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+    return None
+
+
+def combined(value: float, scores: Mapping[str, Score]) -> Score:
+    """A value made of `scores`, which passes on their parts and that one could not be read."""
+    score = Score(value, parts=all_parts(scores))
+    for name, inner in scores.items():
+        if inner.status is ScoreStatus.UNPARSABLE:
+            score.status, score.reason = inner.status, f"{name}: {inner.reason}"
+    return score
 
 
 def flatten(reward: Reward) -> list[Reward]:

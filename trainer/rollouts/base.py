@@ -133,6 +133,9 @@ class Session:
 
     def _record(self, role: str, author: str, rendered: Rendered) -> Span:
         n = len(rendered.tokens)
+        if rendered.inputs:  # rewards that run without pixels read boxes in the model's own pixels
+            sizes = [[w, h] for h, w in self.renderer.resized_sizes(rendered.inputs)]
+            self.rollout.meta.setdefault("image_sizes", []).extend(sizes)
         return self._add(
             Span(
                 parent=self.tip,

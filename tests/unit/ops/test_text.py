@@ -16,6 +16,7 @@ from trainer.ops.text import (
     stated_answer,
     tag_content,
     text_of,
+    without_boxed,
 )
 
 PIECES = st.lists(
@@ -153,3 +154,15 @@ def test_text_of():
 )
 def test_stated_answer(reply, vote):
     assert stated_answer(reply) == vote
+
+
+def test_without_boxed():
+    assert without_boxed(r"a \boxed{b \boxed{c} {d}} e \boxed{} f") == "a  e  f"
+    assert without_boxed(r"\boxed{a} \boxed{b") == r" \boxed{b"
+    assert without_boxed(r"{x} \} }") == r"{x} \} }"
+
+
+@given(TEXT)
+def test_a_text_without_a_box_stays(text):
+    if last_boxed(text) is None:
+        assert without_boxed(text) == text

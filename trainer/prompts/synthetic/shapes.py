@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-Question = Literal["where", "count", "color", "chart"]
+Question = Literal["where", "count", "color", "chart", "describe"]
 _COLORS = {
     "red": (220, 40, 40),
     "green": (40, 170, 60),
@@ -36,9 +36,9 @@ class Shapes(Generated):
 
     Questions and answers: `where is the red circle ?` [x1, y1, x2, y2] in grid units, `how many
     shapes are there ?` "3", `what color is the circle ?` "red", `how high is the red bar ?` "7" (in
-    grid units). `task` is the kind of question. Columns besides: kind, level (shapes or bars in the
-    picture), items, image_size [width, height], and for `where` box and unit (pixels per grid
-    unit); demonstration.
+    grid units), `what is in this picture ?` "a red circle and a blue square". `task` is the kind of
+    question. Columns besides: kind, level (shapes or bars in the picture), items, image_size
+    [width, height], and for `where` box and unit (pixels per grid unit); demonstration.
 
     `demonstration` is a careless teacher's `<answer>[x1,y1,x2,y2]</answer>`, drawn anew each epoch.
     """
@@ -50,7 +50,8 @@ class Shapes(Generated):
     ] = ("where",)
     """One kind, or several that are mixed evenly."""
     shapes: tuple[int, int] | None = None
-    """Least and most shapes (bars of a chart); None is 1 for `where` and `color`, 1 to 4 else."""
+    """Least and most shapes (bars of a chart); None is 1 for `where` and `color`, 1 or 2 for
+    `describe`, 1 to 4 else."""
     side: tuple[int, int] = (4, 7)
     """Least and largest side of a shape, in grid units; `count` uses at most 4."""
     noise: float = Field(0.0, ge=0)
@@ -85,7 +86,7 @@ class Shapes(Generated):
             moved = (min(_GRID, max(0, x + rng.randint(-jitter, jitter))) for x in answer)
             answer = f"[{','.join(map(str, moved))}]"
         elif rng.random() < self.teacher_error:
-            answer = rng.choice(self._answers(row["task"]))
+            answer = self._mistake(row, rng)
         return row | {"demonstration": f"<answer>{answer}</answer>"}
 
     def images(self, row: Row, value: Any, where: str, folder: Path) -> list[Image]:
@@ -104,6 +105,12 @@ class Shapes(Generated):
                 pen.rectangle(box, fill=color)
         return [self._noisy(image, row) if self.noise else image]
 
+    def _mistake(self, row: Row, rng: random.Random) -> str:
+        if row["task"] != "describe":
+            return rng.choice(self._answers(row["task"]))
+        seen = [item | {"color": rng.choice(list(_COLORS))} for item in row["items"]]
+        return _described(seen)
+
     def _answers(self, kind: str) -> list[str]:
         if kind == "color":
             return list(_COLORS)
@@ -112,7 +119,8 @@ class Shapes(Generated):
 
     def _scene(self, kind: str, rng: random.Random) -> Row:
         while True:
-            number = rng.randint(*(self.shapes or ((1, 4) if kind == "count" else (1, 1))))
+            usual = {"count": (1, 4), "describe": (1, 2)}.get(kind, (1, 1))
+            number = rng.randint(*(self.shapes or usual))
             items = self._items(kind, number, rng)
             if items is None:
                 continue
@@ -127,6 +135,8 @@ class Shapes(Generated):
                 "box": target["box"],
                 "unit": _UNIT,
             }
+        elif kind == "describe":
+            row = {"question": "what is in this picture ?", "answer": _described(items)}
         elif kind == "count":
             row = {"question": "how many shapes are there ?", "answer": str(number)}
         else:
@@ -169,6 +179,12 @@ class Shapes(Generated):
         rng = np.random.default_rng(stable_hash((self.seed, self.content(row))))
         pixels = np.asarray(image) + rng.normal(0, self.noise, (_SIZE, _SIZE, 3))
         return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+
+
+def _described(items: list[Row]) -> str:
+    """`a red circle and a blue square`, from left to right."""
+    ordered = sorted(items, key=lambda item: item["box"])
+    return " and ".join(f"a {item['color']} {item['shape']}" for item in ordered)
 
 
 def _row(kind: str, items: list[Row], row: Row) -> Row:

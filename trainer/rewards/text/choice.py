@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from trainer.ops.text import choice_letter, tag_content
-from trainer.rewards.base import PointwiseReward, Verdict
-from trainer.types import Prompt, Rollout, Score, ScoreStatus
+from trainer.ops.parsing import Unparsable
+from trainer.ops.text import choice_letter
+from trainer.rewards.base import AnswerReward, Verdict
+from trainer.types import Prompt, Rollout
 
 
-class Choice(PointwiseReward):
+class Choice(AnswerReward):
     r"""1 if the chosen letter is the row's, else 0.
 
     The letter is read from the last `<answer>`, or from the whole reply if there is none, in many
@@ -20,22 +21,15 @@ class Choice(PointwiseReward):
     apply; an answer that names no letter raises.
     """
 
-    needs = frozenset({"answer"})
-
     letters: Annotated[str, Field(pattern=r"^[A-Za-z]{2,}$")] = "ABCD"
-    tag: str = "answer"
-    require_tag: bool = False
-    """No letter counts outside `<answer>`."""
 
-    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
-        if prompt.answer is None:
-            return Score(status=ScoreStatus.NOT_APPLICABLE, reason="the row has no answer")
-        gold = choice_letter(str(prompt.answer), self.letters)
-        if gold is None:
-            raise ValueError(f"answer {prompt.answer!r} names none of the letters {self.letters}")
-        tagged = tag_content(rollout.reply, self.tag)
-        text = tagged if tagged is not None or self.require_tag else rollout.reply
-        chosen = choice_letter(text, self.letters) if text else None
+    def compare(self, answer: str, gold: Any, rollout: Rollout, prompt: Prompt) -> Verdict:
+        right = choice_letter(str(gold), self.letters)
+        if right is None:
+            raise ValueError(f"answer {gold!r} names none of the letters {self.letters}")
+        chosen = choice_letter(answer, self.letters)
         if chosen is None:
-            return Score(0.0, status=ScoreStatus.UNPARSABLE, reason="no letter in the reply")
-        return chosen == gold
+            raise Unparsable("no letter in the reply")
+        if self.strict and len(answer) > 1:
+            raise Unparsable("the answer is not one letter and nothing else")
+        return chosen == right

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from trainer.ops.parsing import unwrapped
 from trainer.ops.text import normalise, tag_content
 from trainer.rewards.base import Pattern, PointwiseReward, Verdict
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
@@ -14,7 +15,8 @@ from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
 class Exact(PointwiseReward):
     """1 if the extracted answer equals the row's answer (or one item of it, where it is a list)
-    up to the differences that are ignored, else 0.
+    up to the differences that are ignored, else 0. An answer that the row has in `<answer>` is
+    taken out of it.
 
     Nothing to extract: 0, `unparsable`. A row without answer does not apply.
     """
@@ -30,11 +32,16 @@ class Exact(PointwiseReward):
     ignore_space: bool = True
     """Runs of white space count as one blank."""
     ignore_punctuation: bool = False
+    strip: bool = True
+    """Off: with `extract: all` white space around the reply is a difference too, as in
+    No-Thinking-RL (arXiv:2503.16188)."""
 
     @model_validator(mode="after")
     def _pattern_belongs(self) -> Exact:
         if (self.extract == "regex") != (self.pattern is not None):
             raise ValueError("extract: regex and pattern go together: give both or neither")
+        if not self.strip and (self.extract != "all" or self.ignore_space):
+            raise ValueError("strip: false goes with extract: all and ignore_space: false only")
         return self
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
@@ -45,7 +52,9 @@ class Exact(PointwiseReward):
             reason = f"no <{self.tag}> in the reply" if self.extract == "tag" else "no match"
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=reason)
         accepted = prompt.answer if isinstance(prompt.answer, list | tuple) else [prompt.answer]
-        return self._normal(found) in {self._normal(str(answer)) for answer in accepted}
+        if not self.strip and found != found.strip():
+            return 0.0
+        return self._normal(found) in {self._normal(unwrapped(str(a))) for a in accepted}
 
     def _extract(self, reply: str) -> str | None:
         if self.extract == "tag":

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from trainer.ops.text import last_integer, tag_content
-from trainer.rewards.base import PointwiseReward, Verdict
-from trainer.types import Prompt, Rollout, Score, ScoreStatus
+from trainer.ops.parsing import Unparsable
+from trainer.ops.text import last_integer
+from trainer.rewards.base import AnswerReward, Verdict
+from trainer.types import Prompt, Rollout
 
 
-class Count(PointwiseReward):
-    """With p the last whole number of the last `<answer>` and g the right count:
+class Count(AnswerReward):
+    """With p the last whole number of the answer and g the right count:
 
     exact 1[p = g]; within 1[|p - g| <= tolerance]; linear max(0, 1 - |p - g| / max(g, 1));
     exp exp(-|p - g| / max(g, 1)); mra the mean over t in {.50, .55, ..., .95} of
@@ -25,31 +26,24 @@ class Count(PointwiseReward):
     """
 
     needs = frozenset({"answer|meta.count"})
+    gold_columns = ("count",)
 
     kind: Literal["exact", "within", "linear", "exp", "mra"] = "exact"
     tolerance: int = Field(1, ge=0)
     """Of `within`."""
     words: bool = True
     """Read `zero` to `twenty` as numbers."""
-    require_tag: bool = False
-    """Without `<answer>` the reply is unparsable; else all of it is read."""
-    tag: str = "answer"
 
-    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
-        raw = prompt.meta.get("count") if prompt.answer is None else prompt.answer
-        if raw is None:
-            reason = "the row has neither answer nor count"
-            return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
-        gold = last_integer(str(raw), words=self.words)
-        if gold is None or gold < 0:
-            raise ValueError(f"answer {raw!r} is not a count")
-        text = tag_content(rollout.reply, self.tag)
-        if text is None and not self.require_tag:
-            text = rollout.reply
-        given = last_integer(text, words=self.words) if text else None
+    def compare(self, answer: str, gold: Any, rollout: Rollout, prompt: Prompt) -> Verdict:
+        right = last_integer(str(gold), words=self.words)
+        if right is None or right < 0:
+            raise ValueError(f"answer {gold!r} is not a count")
+        given = last_integer(answer, words=self.words)
         if given is None or given < 0:
-            return Score(0.0, status=ScoreStatus.UNPARSABLE, reason="no count in the reply")
-        return self.value(given, gold)
+            raise Unparsable("no count in the reply")
+        if self.strict and not answer.replace(",", "").isalnum():
+            raise Unparsable("the answer is not one count and nothing else")
+        return self.value(given, right)
 
     def value(self, given: int, gold: int) -> float:
         """The formula, of two counts."""

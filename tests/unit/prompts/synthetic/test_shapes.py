@@ -137,7 +137,7 @@ def test_the_tiny_model_knows_every_word(build):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"question": "why"}, "'where', 'count', 'color' or 'chart'"),
+        ({"question": "why"}, "'color', 'chart' or 'describe'"),
         ({"shapes": [2, 9]}, "low <= high <= 6"),
         ({"side": [1, 3]}, "2 <= low"),
         ({"shapes": [5, 5], "side": [6, 7]}, "do not fit"),
@@ -146,3 +146,13 @@ def test_the_tiny_model_knows_every_word(build):
 def test_what_cannot_be_drawn_is_refused(build, fields, message):
     with pytest.raises(ValidationError, match=message):
         build({"type": "synthetic/shapes"} | fields)
+
+
+def test_descriptions(build):
+    for prompt in draw(build, 20, question="describe", teacher_error=1.0):
+        items = sorted(prompt.meta["items"], key=lambda item: item["box"])
+        assert prompt.answer == " and ".join(f"a {i['color']} {i['shape']}" for i in items)
+        assert prompt.task == "describe"
+        shown = prompt.meta["demonstration"].removeprefix("<answer>").removesuffix("</answer>")
+        shapes = [word for word in shown.split() if word in ("circle", "square", "triangle")]
+        assert shapes == [item["shape"] for item in items]
