@@ -7,7 +7,7 @@ It checks names and value types. It does not ask for completeness, because a fil
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, BeforeValidator
@@ -28,8 +28,7 @@ def recipe_schema() -> dict[str, Any]:
     classes: dict[type[BaseModel], None] = {}
     _reach(Recipe, classes)
     _reach(Claim, classes)
-    families = [cls for cls in classes if issubclass(cls, Plugin) and "family" in vars(cls)]
-    shipped = {base: [find(base, name) for name in names(base)] for base in families}
+    shipped = {cls: _shipped(cls, classes) for cls in classes if _is_base(cls)}
     refs, top = models_json_schema([(cls, "validation") for cls in classes], ref_template=REF)
     definitions = top["$defs"]
 
@@ -116,6 +115,20 @@ def _reach(cls: type[BaseModel], found: dict[type[BaseModel], None]) -> None:
     for field in cls.model_fields.values():
         for inner in models(field.annotation):
             _reach(inner, found)
+
+
+def _is_base(cls: type[BaseModel]) -> bool:
+    """True for a family's contract, or a narrower one beside it (`RowLoss`)."""
+    return issubclass(cls, Plugin) and cls.__module__ == f"{cls.family}.base"
+
+
+def _shipped(base: type[BaseModel], classes: Iterable[type[BaseModel]]) -> list[type[Plugin]]:
+    """The plug-ins that fit a field of type `base`."""
+    return [
+        cls
+        for cls in classes
+        if issubclass(cls, Plugin) and issubclass(cls, base) and not _is_base(cls)
+    ]
 
 
 def _prepared(cls: type[BaseModel]) -> Iterator[str]:

@@ -85,6 +85,8 @@ def full_batch() -> Batch:
             "current_logprobs": (old + uniform(-0.5, 0.5)) * mask,
             "old_entropy": uniform(0, 2) * mask,
             "scale": uniform(0.1, 1) * mask,
+            "process": uniform(0, 1) * mask,
+            "step_end": mask & (torch.arange(width) % 2 == 0),
         },
     )
 
