@@ -13,6 +13,7 @@ PHASES: tuple[str, ...] = (
     "train",
     "sync",
     "evaluate",
+    "log",
     "save",
     "idle",
 )

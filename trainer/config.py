@@ -178,7 +178,7 @@ class Recipe(Frozen):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpointing = Checkpointing()
     monitors: Annotated[tuple[Monitor, ...], BeforeValidator(_listed)] = Field(
-        ("console", "jsonl"), validate_default=True
+        ("console", "jsonl", "traces"), validate_default=True
     )
 
     @property

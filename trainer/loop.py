@@ -26,13 +26,14 @@ async def train(recipe: Recipe, *, fresh: bool = False) -> None:
         for step in run.steps():
             groups = await run.take()
             batch, report = await run.learn(groups, collate(groups))
-            report |= await run.update(await run.annotate(batch))
-            gathered = await run.gather(groups)
+            batch = await run.annotate(batch)
+            report |= await run.update(batch)
+            gathered = await run.gather(groups, batch)
             report |= summarize(gathered, step - 1, recipe.evaluation.threshold)
             run.observe(gathered, learned=report["train/active_rows"] > 0)
             report |= await run.publish()
             report |= await evaluate(run, step)
-            run.log(report, gathered.played)
+            run.log(report, gathered.played, gathered.traces)
             await run.save()
             await run.release()
         for collector in collectors:

@@ -45,6 +45,11 @@ class Monitors:
         for monitor in self._monitors:
             monitor.rollouts(step, groups)
 
+    def traces(self, step: int, traces: list[dict[str, Any]]) -> None:
+        for monitor in self._monitors:
+            if monitor.tracing is not None:
+                monitor.traces(step, traces)
+
     def evaluation(self, step: int, table: dict[str, Any]) -> None:
         for monitor in self._monitors:
             monitor.evaluation(step, table)

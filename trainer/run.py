@@ -19,6 +19,7 @@ from trainer.distributed import Distributed
 from trainer.errors import ConfigError, DataError
 from trainer.learner import Learner, policy_job
 from trainer.monitoring import Monitors
+from trainer.monitors.base import Tracing
 from trainer.reference import ReferenceModel
 from trainer.run_folder import folder_of, prepare_folder
 from trainer.run_state import load_run, own_state, save_run
@@ -26,6 +27,7 @@ from trainer.scoring import Scorer
 from trainer.signal import SignalWatch
 from trainer.stage_models import in_place
 from trainer.summarize import Gathered, lean
+from trainer.tracing import Tracer
 from trainer.trainees import Trainees
 from trainer.weights.base import probe_rows
 
@@ -56,6 +58,7 @@ class Run:
     monitors: Monitors
     checkpoints: Checkpoints
     probe: list[Row]
+    tracer: Tracer | None = None
     clock: Clock = field(default_factory=Clock)
     signal: SignalWatch = field(init=False)
     step: int = 0
@@ -146,6 +149,7 @@ class Run:
                 monitors=monitors,
                 checkpoints=checkpoints,
                 probe=_probe(recipe, context),
+                tracer=_tracer(recipe, context) if training else None,
             )
             if training:
                 run.restore()
@@ -202,9 +206,15 @@ class Run:
                 await asyncio.to_thread(self.reference.after_step, self.step)
         return report
 
-    async def gather(self, groups: Sequence[Group]) -> Gathered:
-        """What all processes did in this step."""
-        own = Gathered(lean(groups), lean(self.buffer.drain_dropped()), self.scorer.drain_metrics())
+    async def gather(self, groups: Sequence[Group], batch: Batch | None = None) -> Gathered:
+        """What all processes did in this step. `batch`: of `groups`, with advantages."""
+        dropped, traces = self.buffer.drain_dropped(), []
+        if self.tracer is not None:
+            with self.clock.main("log"):
+                traces = await asyncio.to_thread(
+                    self.tracer.trace, self.step, groups, dropped, batch
+                )
+        own = Gathered(lean(groups), lean(dropped), self.scorer.drain_metrics(), traces)
         parts = await asyncio.to_thread(self.distributed.gather_objects, own)
         return Gathered.merged(parts)
 
@@ -222,7 +232,12 @@ class Run:
         with self.clock.main("sync"):
             return await recipe.weights.publish(recipe.policy, recipe.engine, self.step, self.probe)
 
-    def log(self, report: dict[str, Any], groups: Sequence[Group]) -> None:
+    def log(
+        self,
+        report: dict[str, Any],
+        groups: Sequence[Group],
+        traces: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """`report` is a function of the recipe; wall-clock figures go separately."""
         phases = self.clock.lap()
         took = sum(phases.values())
@@ -230,6 +245,7 @@ class Run:
         timing = {f"time/{name}": seconds for name, seconds in phases.items()}
         timing |= {"time/step": took, "time/total": time.perf_counter() - self._began}
         timing["tokens_per_second"] = tokens / took
+        self.monitors.traces(self.step, list(traces))
         self.monitors.rollouts(self.step, list(groups))
         self.monitors.log(self.step, report, timing)
 
@@ -271,6 +287,19 @@ def _buffer(recipe: Recipe, distributed: Distributed) -> Buffer:
         )
     share = rollouts.groups_per_step // distributed.world
     return Buffer(share, rollouts.max_lag, rollouts.filters_patience)
+
+
+def _tracer(recipe: Recipe, context: Context) -> Tracer | None:
+    """For the monitors of rank 0, which are asked on every process; the most that one wants."""
+    wanted = [t for monitor in recipe.monitors if (t := monitor.tracing) is not None]
+    if not wanted:
+        return None
+    most = Tracing(
+        every=min(tracing.every for tracing in wanted),
+        groups=max(tracing.groups for tracing in wanted),
+        image_side=max(tracing.image_side for tracing in wanted),
+    )
+    return Tracer(most, context.renderer, context.world)
 
 
 def _probe(recipe: Recipe, context: Context) -> list[Row]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
+from typing import Any
 
 from trainer.ops.lean import lean_prompt, lean_rollout
 from trainer.types import Group, Rollout, ScoreStatus, Status
@@ -20,6 +21,8 @@ class Gathered:
     dropped: list[Group] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     """What rewards gave to `log_metric`."""
+    traces: list[dict[str, Any]] = field(default_factory=list)
+    """By group; see `Monitor.traces`."""
 
     @classmethod
     def merged(cls, parts: Sequence[Gathered]) -> Gathered:
@@ -29,6 +32,7 @@ class Gathered:
             _by_serial(g for part in parts for g in part.groups),
             _by_serial(g for part in parts for g in part.dropped),
             {name: [v for part in parts for v in part.metrics.get(name, ())] for name in names},
+            sorted((t for part in parts for t in part.traces), key=lambda trace: trace["group"]),
         )
 
     @property

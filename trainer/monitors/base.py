@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +15,18 @@ from trainer.plugin import Plugin
 if TYPE_CHECKING:
     from trainer.context import Context
     from trainer.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """What a monitor wants to know of the tokens and pictures of a step."""
+
+    every: int
+    """Steps between those that are traced."""
+    groups: int
+    """Most groups of a step."""
+    image_side: int
+    """Most pixels of the longer side of a picture."""
 
 
 class Monitor(Plugin):
@@ -35,6 +48,17 @@ class Monitor(Plugin):
 
     def rollouts(self, step: int, groups: list[Group]) -> None:
         """The scored groups of a step, also the dropped ones."""
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What `traces` shall be given; None for nothing. Read on every process."""
+        return None
+
+    def traces(self, step: int, traces: list[dict[str, Any]]) -> None:
+        """Before `rollouts`, if `tracing` asks for it: a row per group, {group: serial, pictures:
+        [{hash, width, height, data}], rollouts: [{spans: [{span, ends, logprob, advantage, ...}]}]}
+        as `trainer.tracing` makes them, packed as `trainer.ops.traces` says. `gold`: boxes of a row
+        without an answer; `dropped`: the group left before the update, without advantages."""
 
     def evaluation(self, step: int, table: dict[str, Any]) -> None:
         """After every evaluation. `table` is what `trainer.evaluate.measure` returns: step, name,

@@ -15,6 +15,7 @@ PHASES = {
     "train": "green",
     "sync": "magenta",
     "evaluate": "bright_blue",
+    "log": "bright_magenta",
     "save": "bright_black",
     "idle": "red",
 }

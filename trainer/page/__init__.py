@@ -1,0 +1,1 @@
+"""`cohort show`: a run folder as one HTML file."""
