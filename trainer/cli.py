@@ -200,9 +200,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from trainer.page.build import write_page
     from trainer.show import show_run
 
-    Console().print(show_run(arguments.run))
+    console = Console()
+    console.print(show_run(arguments.run))
+    if not arguments.no_html:
+        path = write_page(arguments.run, arguments.html).resolve()
+        console.print(f"page: {path}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -315,8 +320,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     server.add_argument("--port", type=int, default=8000, help="of the first worker; then + 1")
     server.set_defaults(interrupted=": the workers are stopped")
-    show = add("show", _show, "summarise a run folder")
+    show = add(
+        "show", _show, "summarise a run folder; write its page: curves and a browser of rollouts"
+    )
     show.add_argument("run", type=Path, help="a folder such as runs/quickstart_text")
+    show.add_argument(
+        "--html",
+        type=Path,
+        metavar="PATH",
+        help="where the page is written (default: page.html in the run folder): one file that any "
+        "browser opens, without a network",
+    )
+    show.add_argument("--no-html", action="store_true", help="only the summary")
     add("schema", _schema, "print the JSON schema of a recipe, for editors")
     score = add("score", _score, "score recorded answers: debug a reward before any training")
     score.add_argument("rows", type=Path, help="jsonl: prompt or messages, completion, answer, ...")

@@ -91,7 +91,7 @@ def clear_folder(folder: Path) -> None:
     """Removes what an earlier run of a stage left there; folders of other stages stay."""
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (RESOLVED, "curves.png", "reward.log"):
+    for name in (RESOLVED, "curves.png", "page.html", "reward.log"):
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob("*.jsonl"):
         path.unlink(missing_ok=True)

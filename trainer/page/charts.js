@@ -45,7 +45,8 @@ class Chart {
     const all = this.series.flatMap((s) => [...s.points.map((p) => p[1]), ...(s.band || []).flatMap((b) => [b[1], b[2]])]);
     let low = Math.min(...extremes(all)), high = Math.max(...extremes(all));
     if (low > 0 && low < 0.35 * high) low = 0;
-    if (high === low) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
+    if (high === 0 && low === 0) high = 1;
+    else if (high === low) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
     const room = (high - low) * 0.06;
     if (low !== 0) low -= room;
     high += room;

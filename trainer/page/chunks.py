@@ -1,4 +1,4 @@
-"""Data inside an HTML file: gzip in base64, in pieces that the browser unpacks when it needs them."""
+"""Data inside an HTML file: gzip in base64, in pieces that the browser unpacks when needed."""
 
 from __future__ import annotations
 

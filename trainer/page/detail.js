@@ -76,7 +76,7 @@ const detail = {
     const told = answer === null || answer === undefined ? "–" : typeof answer === "string" ? answer : JSON.stringify(answer);
     const mean = store.mean[this.group], spread = store.spread[this.group];
     return `<div class="question${this.pictures.length ? " seen" : ""}">${this.figures(gold)}
-      <div class="asked"><h2>Prompt</h2><div class="prose">${escaped(prompt)}</div>
+      <div class="asked"><h2>Prompt</h2><div class="prose">${escaped(this.pictures.length === 1 ? prompt.replace(/^\[image\]\s*/, "") : prompt)}</div>
       <h2>Gold</h2><div class="prose gold">${escaped(told)}</div>
       <dl class="facts"><div><dt>mean reward</dt><dd>${figure(mean)}</dd></div>
       <div><dt>deviation</dt><dd>${figure(spread)}</dd></div>
@@ -91,7 +91,7 @@ const detail = {
       const some = !at && ((gold || []).length || this.text.members.some((m) => m.places));
       const key = some ? `<figcaption><span class="key gold">gold</span><span class="key told">answers</span><span class="dim size">${width} × ${height}</span></figcaption>`
         : `<figcaption><span class="dim size">${width} × ${height}</span></figcaption>`;
-      const shape = `aspect-ratio:${width}/${height};width:min(100%,${Math.round((420 * width) / Math.max(width, height))}px)`;
+      const shape = `aspect-ratio:${width}/${height};width:min(100%,${Math.round((320 * width) / Math.max(width, height))}px)`;
       return `<figure><div class="canvas${sharp}" style="${shape}"><img src="${address}" alt="picture ${at + 1} of the prompt">
         <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none">${marks}</svg></div>${key}</figure>`;
     }).join("");

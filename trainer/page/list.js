@@ -90,7 +90,9 @@ const list = {
     const at = this.place.get(g);
     if (at !== undefined) {
       const top = at * ROW, { scrollTop, clientHeight } = this.box;
-      if (top < scrollTop) this.box.scrollTop = top;
+      if (top < scrollTop - 4 * ROW || top > scrollTop + clientHeight + 4 * ROW) {
+        this.box.scrollTop = top - clientHeight / 2; // from afar: into the middle
+      } else if (top < scrollTop) this.box.scrollTop = top;
       else if (top + ROW > scrollTop + clientHeight) this.box.scrollTop = top + ROW - clientHeight;
     }
     this.draw();

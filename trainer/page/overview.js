@@ -44,7 +44,7 @@ const overview = {
     const rewards = this.points("reward/mean");
     const tile = (name, value, note = "") => `<div class="tile"><span>${name}</span><b>${value}</b><small>${note}</small></div>`;
     const tiles = [tile("steps", done.toLocaleString("en"), `of ${run.steps.toLocaleString("en")}`)];
-    if (rewards.length) tiles.push(tile("reward", figure(tail(rewards)), `from ${figure(head(rewards))}, ends of the run`));
+    if (rewards.length) tiles.push(tile("reward, last tenth", figure(tail(rewards)), `from ${figure(head(rewards))}`));
     const tables = evaluations.filter((t) => t.sampled);
     if (tables.length) {
       const [a, b] = [tables[0], tables[tables.length - 1]];
