@@ -32,7 +32,7 @@ find_python() {
 }
 
 # What an installation depends on; a stamp with the same sum means that nothing is left to do.
-sum="$(cat pyproject.toml "$pins" scripts/setup.sh | cksum | cut -d' ' -f1)"
+sum="$(cat pyproject.toml "$pins" scripts/setup.sh scripts/chromium.sh | cksum | cut -d' ' -f1)"
 stamped() { [ "$(cat "$venv/.cohort$1" 2>/dev/null)" = "$sum" ] && [ -x "$venv/bin/cohort" ]; }
 vllm_sum="$sum $(cksum <"$vllm_pins" | cut -d' ' -f1)"
 vllm_stamped() { [ "$(cat "$venv/.cohort-vllm" 2>/dev/null)" = "$vllm_sum" ]; }
@@ -65,6 +65,7 @@ fi
 if ! have_base; then
   say "installing cohort-rl${extra:+[$extra]} (versions tested together: $pins)"
   pip install -q -c "$pins" -e ".${extra:+[$extra]}"
+  [ "$extra" != dev ] || VENV="$venv" scripts/chromium.sh
   echo "$sum" >"$venv/.cohort${extra:+-$extra}"
 fi
 

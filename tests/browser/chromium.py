@@ -46,8 +46,10 @@ class Chromium:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        pipes = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (*os.pipe(), *os.pipe())]
-        theirs, self._write, self._read, answers = pipes
+        ends = (*os.pipe(), *os.pipe())
+        theirs, self._write, self._read, answers = (fcntl.fcntl(e, fcntl.F_DUPFD, 10) for e in ends)
+        for end in ends:
+            os.close(end)
         library = str(Path(program).parent / "lib")
         path = ":".join(filter(None, [library, os.environ.get("LD_LIBRARY_PATH")]))
         command = [program, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]

@@ -185,7 +185,7 @@ def test_keys_and_links(page):
     browser.until("location.hash.includes('colour=logprob')")
     browser.key("1")
     assert browser.run("!document.getElementById('overview').hidden")
-    curve = "document.querySelector('#overview .chart .line').getAttribute('d')"
+    curve = "document.querySelector('#overview .chart .line')?.getAttribute('d')"
     assert browser.until(curve).count("L") == 15
     browser.click("#overview .chart svg")
     browser.until("!document.getElementById('rollouts').hidden")

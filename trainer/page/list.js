@@ -82,7 +82,7 @@ const list = {
       const height = Math.max(1.5, (14 * (reward - store.low)) / (store.high - store.low));
       bars += `<rect x="${x}" y="${(15 - height).toFixed(1)}" width="${w}" height="${height.toFixed(1)}"${pale}/>`;
     }
-    return `<svg class="strip" width="72" height="16" aria-hidden="true">${bars}</svg>`;
+    return `<svg class="strip" width="${Math.ceil(n * width)}" height="16" aria-hidden="true">${bars}</svg>`;
   },
 
   show(g) {
