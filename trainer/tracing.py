@@ -70,6 +70,8 @@ class Tracer:
 
     def _rollout(self, rollout: Rollout, rows: list[dict[str, Any]]) -> dict[str, Any]:
         by_span: dict[int, dict[str, list[np.ndarray]]] = {}
+        if rollout.score is None or rollout.score.value is None:
+            rows = []  # a batch of nothing holds one idle row
         for path, columns in zip(_paths(rollout), rows, strict=False):
             start = 0
             for index in path:

@@ -19,7 +19,7 @@ from trainer.config import Recipe
 from trainer.context import Context
 from trainer.monitors.jsonl import Jsonl
 from trainer.monitors.traces import Traces
-from trainer.ops.boxes import is_valid, iou
+from trainer.ops.boxes import iou, is_valid
 from trainer.page.build import write_page
 from trainer.prompts.synthetic.shapes import Shapes
 from trainer.run_folder import RESOLVED

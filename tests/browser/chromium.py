@@ -120,9 +120,7 @@ class Chromium:
 
     def run(self, code: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""
-        done = self.send(
-            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
-        )
+        done = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in done:
             details = done["exceptionDetails"]
             raise RuntimeError(details.get("exception", {}).get("description") or details["text"])
@@ -145,7 +143,8 @@ class Chromium:
         where = self.run(
             f"(() => {{ const e = document.querySelectorAll({json.dumps(selector)})[{index}];"
             "e.scrollIntoView({block: 'nearest', inline: 'nearest'});"
-            "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]})()"
+            "const b = e.getBoundingClientRect();"
+            "return [b.x + b.width / 2, b.y + b.height / 2]})()"
         )
         self.mouse("mouseMoved", *where)
         self.mouse("mousePressed", *where)

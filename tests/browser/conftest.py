@@ -45,8 +45,13 @@ def invented(tmp_path_factory: pytest.TempPathFactory):
         folder = tmp_path_factory.getbasetemp() / f"invented_{rollouts}_{words}"
         if not (folder / "page.html").is_file():
             subprocess.run(
-                [sys.executable, "scripts/bench/page.py", folder, "--rollouts", str(rollouts)]
-                + ["--words", str(words)],
+                [
+                    sys.executable,
+                    "scripts/bench/page.py",
+                    folder,
+                    f"--rollouts={rollouts}",
+                    f"--words={words}",
+                ],
                 cwd=ROOT,
                 check=True,
                 env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

@@ -30,7 +30,7 @@ def page(browser, invented):
 
 def numbers(browser, selector: str) -> list[float]:
     texts = browser.run(f"[...document.querySelectorAll('{selector}')].map(e => e.innerText)")
-    return [float(text.replace("−", "-").replace(",", "")) for text in texts]
+    return [float(text.replace("\u2212", "-").replace(",", "")) for text in texts]
 
 
 def shown(browser, groups: int) -> None:
@@ -48,10 +48,10 @@ def test_a_group_reads_as_it_was_logged(page):
     )
     for m, row in enumerate(members):
         card = f".answer[data-member='{m}']"
-        text = browser.run(f"document.querySelector(\"{card} .reply\").textContent")
+        text = browser.run(f'document.querySelector("{card} .reply").textContent')
         assert text.removesuffix("end") == row["reply"]
         parts = browser.run(
-            f"[...document.querySelectorAll(\"{card} .parts dt, {card} .parts .value\")]"
+            f'[...document.querySelectorAll("{card} .parts dt, {card} .parts .value")]'
             ".map(e => e.innerText)"
         )
         assert parts[::2] == sorted(row["parts"], key=list(row["parts"]).index)
@@ -87,7 +87,7 @@ def test_boxes_lie_where_they_were_drawn_and_named(page):
 
 
 def test_tokens_are_coloured_by_advantage(page):
-    browser, rows = page
+    browser, _ = page
     traces = read_rows(Path(browser.run("location.pathname")).with_name("traces.jsonl"))
     for trace in traces:
         known = {
@@ -241,7 +241,9 @@ def test_fifty_thousand_rollouts(browser, invented):
     began = time.perf_counter()
     browser.key("/")
     browser.type("banbar")
-    browser.until("cohort.filters.hits && !document.getElementById('found').innerText.includes('%')")
+    browser.until(
+        "cohort.filters.hits && !document.getElementById('found').innerText.includes('%')"
+    )
     searched = time.perf_counter() - began
     assert browser.run("cohort.filters.answers") > 0
     print(f"\nopen {opened:.2f} s, another group {clicked:.2f} s, search {searched:.2f} s")
