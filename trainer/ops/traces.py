@@ -74,7 +74,7 @@ def picture(image: Image.Image, side: int) -> dict[str, Any]:
     small.thumbnail((side, side))
     buffer = io.BytesIO()
     exact = small.width * small.height <= _LOSSLESS
-    small.save(buffer, "WEBP", quality=80, method=1, lossless=exact)
+    small.save(buffer, "WEBP", quality=80, method=0, lossless=exact)
     data = buffer.getvalue()
     return {
         "hash": hashlib.sha256(data).hexdigest()[:16],
