@@ -160,6 +160,11 @@ def test_filters_and_search_find_what_the_rows_hold(page):
     browser.type(word)
     shown(browser, groups(lambda r: word in r["reply"]))
     assert f"{sum(word in row['reply'] for row in rows)} answer" in browser.text("#found")
+    # what was found is marked: also where it lies in several tokens
+    marks = browser.until(
+        "CSS.highlights.get('hit')?.size && [...CSS.highlights.get('hit')].map(r => r.toString())"
+    )
+    assert set(marks) == {word}
     browser.type("no such thing")
     shown(browser, 0)
     assert "Nothing matches" in browser.text("#list")
@@ -235,8 +240,9 @@ def test_fifty_thousand_rollouts(browser, invented):
         )
         assert browser.run("document.querySelectorAll('.row').length") < 60
     began = time.perf_counter()
-    browser.click(".row", 5)
-    browser.until("cohort.detail.group == +document.querySelectorAll('.row')[5].dataset.group")
+    group = browser.run("+document.elementFromPoint(200, 600).closest('.row').dataset.group")
+    browser.click(f".row[data-group='{group}']")
+    browser.until(f"cohort.detail.group == {group}")
     clicked = time.perf_counter() - began
     began = time.perf_counter()
     browser.key("/")

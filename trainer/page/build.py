@@ -24,7 +24,7 @@ from trainer.run_folder import RESOLVED
 from trainer.yaml import read_yaml
 
 NAME = "page.html"
-SCRIPTS = ("store", "filters", "list", "heat", "detail", "charts", "overview", "main")
+SCRIPTS = ("store", "filters", "list", "heat", "marks", "detail", "charts", "overview", "main")
 TEXT, TRACE, PICTURES = 384_000, 384_000, 768_000
 """Characters of a piece: what is unpacked at once for one look."""
 SNIPPET = 110

@@ -123,6 +123,7 @@ const detail = {
   answers() {
     const cards = this.text.members.map((_, m) => this.card(m));
     this.box.querySelector(".answers").innerHTML = cards.join("");
+    this.marks();
     this.light(this.member);
   },
 
@@ -193,6 +194,11 @@ const detail = {
 
   whole(card) {
     card.outerHTML = this.card(Number(card.dataset.member), true);
+    this.marks();
+  },
+
+  marks() {
+    if (this.group >= 0) markHits(this.box, filters.values.q);
   },
 
   colour(mode) {

@@ -43,6 +43,8 @@ const list = {
     let html = "";
     for (let at = from; at < to; at++) html += this.row(shown[at], at);
     if (!shown.length) html = '<p class="empty">Nothing matches these filters.</p>';
+    if (html === this.drawn) return; // a click needs the row to stay where it was pressed
+    this.drawn = html;
     this.spacer.innerHTML = html;
   },
 

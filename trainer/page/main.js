@@ -70,6 +70,7 @@ function refilter(share = 1) {
     list.box.scrollTop = 0;
     choose(filters.shown[0]);
   } else if (detail.group >= 0 && share === 1) {
+    detail.marks();
     detail.box.querySelectorAll(".answer").forEach((card, m) => card.classList.toggle("other", !filters.matches[store.start[detail.group] + m]));
   }
   remember();
