@@ -86,8 +86,8 @@ const detail = {
   figures(gold) {
     return this.pictures.map(({ address, width, height }, at) => {
       const sharp = Math.max(width, height) <= 200 ? " sharp" : "";
-      const marks = at ? "" : this.boxes(gold || [], "gold", width, height) +
-        this.text.members.map((member, m) => this.boxes(member.places || [], `told m${m}`, width, height)).join("");
+      const told = this.text.members.map((member, m) => this.boxes(member.places || [], `told m${m}`, width, height));
+      const marks = at ? "" : told.join("") + this.boxes(gold || [], "gold", width, height);
       const some = !at && ((gold || []).length || this.text.members.some((m) => m.places));
       const key = some ? `<figcaption><span class="key gold">gold</span><span class="key told">answers</span><span class="dim size">${width} × ${height}</span></figcaption>`
         : `<figcaption><span class="dim size">${width} × ${height}</span></figcaption>`;
