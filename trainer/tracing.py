@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer.ops.spaces import SPACES
 from trainer.ops.steps import token_ends
 from trainer.ops.traces import pack, pack_ends, picture
 
@@ -66,6 +67,9 @@ class Tracer:
         }
         if group.prompt.answer is None and (boxes := _boxes(group.prompt)) is not None:
             row["gold"] = boxes
+        meta = group.prompt.meta.items()
+        if spaces := {n: v for n, v in meta if isinstance(v, str) and v in SPACES}:
+            row["spaces"] = spaces
         return row
 
     def _rollout(self, rollout: Rollout, rows: list[dict[str, Any]]) -> dict[str, Any]:

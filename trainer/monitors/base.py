@@ -58,7 +58,8 @@ class Monitor(Plugin):
         """Before `rollouts`, if `tracing` asks for it: a row per group, {group: serial, pictures:
         [{hash, width, height, data}], rollouts: [{spans: [{span, ends, logprob, advantage, ...}]}]}
         as `trainer.tracing` makes them, packed as `trainer.ops.traces` says. `gold`: boxes of a row
-        without an answer; `dropped`: the group left before the update, without advantages."""
+        without an answer; `spaces`: columns of the row that name a space of coordinates;
+        `dropped`: the group left before the update, without advantages."""
 
     def evaluation(self, step: int, table: dict[str, Any]) -> None:
         """After every evaluation. `table` is what `trainer.evaluate.measure` returns: step, name,

@@ -139,7 +139,7 @@ class _Index:
         sizes = [self._sizes(images, one) for one in traced or [{}]] if images else []
         if reading:
             gold = first["answer"] if first["answer"] is not None else (trace or {}).get("gold")
-            text["gold"] = reading.gold(gold, *sizes[0])
+            text["gold"] = reading.gold(gold, *sizes[0], (trace or {}).get("spaces"))
         text["members"] = []
         for place, row in enumerate(rows):
             one: Row = {"reply": row["reply"]}

@@ -36,7 +36,11 @@ const filters = {
     for (const name of FIELDS) {
       if (name in changes) {
         this.values[name] = changes[name];
-        if ($(name).value !== changes[name]) $(name).value = changes[name];
+        const field = $(name);
+        if (field.value !== changes[name]) field.value = changes[name];
+        if (field.value !== changes[name] && field.tagName === "SELECT") {
+          field.value = this.values[name] = ""; // a link may name what this run does not have
+        }
       }
     }
   },

@@ -73,7 +73,7 @@ const overview = {
     if (held.length) new Chart(add(large), `held-out ${evaluations[0].name}, 95 % interval`, held, options);
     for (const [title, keys] of GIVEN) {
       const named = keys || Object.keys(store.metrics).filter((k) => k.startsWith("reward/") && !["reward/mean", "reward/std"].includes(k)).slice(0, 6);
-      const series = named.map((key) => ({ name: key.split("/").pop().replaceAll("_", " "), points: this.points(key) })).filter((s) => s.points.length);
+      const series = named.map((key) => ({ name: key.replace(/^\w+\//, "").replaceAll("_", " "), points: this.points(key) })).filter((s) => s.points.length);
       if (series.length) new Chart(add(small), title, series, { range: this.range });
     }
   },

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.ops.boxes import parse_boxes, sorted_corners
+from trainer.ops.points import parse_points
 from trainer.ops.text import tag_content
 
 WHOLE = 10_000
-_POINT = re.compile(
-    r"[\[(]\s*([-+]?\d{1,9}(?:\.\d{1,9})?)\s*,\s*([-+]?\d{1,9}(?:\.\d{1,9})?)\s*[\])]"
-)
+_LONGEST = 20_000
+"""Characters that are searched, from the end."""
 _MOST = 64
 """Boxes of one answer that are drawn."""
 
@@ -30,6 +29,9 @@ class Reading:
     grid: float | None = None
     tag: str = "answer"
     pick: str = "best"
+    space_column: str | None = None
+    points: bool = False
+    """Pairs of numbers are places as well."""
 
     @classmethod
     def of(cls, reward: Any, task: str | None) -> Reading | None:
@@ -48,19 +50,25 @@ class Reading:
                 reward.get("grid"),
                 reward.get("tag") or "answer",
                 reward.get("pick") or "best",
+                reward.get("space_column"),
+                any(word in str(reward.get("type")) for word in ("point", "gaussian")),
             )
         if reward.get("type") == "route":
             return cls.of(reward["tasks"].get(task or "", reward.get("default")), task)
         return cls.of(list(reward.values()), task)
 
-    def gold(self, answer: Any, size: Size, resized: Size | None) -> list[list[int]]:
-        """Places of a row's answer: numbers, text, or lists and dicts that hold them."""
-        return self._scaled(_numbers(answer), self.gold_space, size, resized)
+    def gold(
+        self, answer: Any, size: Size, resized: Size | None, spaces: Mapping[str, str] | None = None
+    ) -> list[list[int]]:
+        """Places of a row's answer: numbers, text, or lists and dicts that hold them. `spaces`: of
+        the row's columns, those that name a space."""
+        space = (spaces or {}).get(self.space_column or "", self.gold_space)
+        return self._scaled(self._numbers(answer), space, size, resized)
 
     def reply(self, reply: str, size: Size, resized: Size | None) -> list[list[int]]:
         """Places in a reply: those the reward looks at. A place that is no number is left out."""
         tagged = tag_content(reply, self.tag)
-        found = list(_in_text(reply if tagged is None else tagged))
+        found = list(self._in_text(reply if tagged is None else tagged))
         if self.pick in ("first", "last"):
             found = found[:1] if self.pick == "first" else found[-1:]
         return self._scaled(found, self.space, size, resized)
@@ -80,28 +88,26 @@ class Reading:
             return side, side
         return (resized or size) if space == "resized" else size
 
+    def _numbers(self, value: Any) -> Iterator[Sequence[float]]:
+        if isinstance(value, str):
+            yield from self._in_text(value)
+        elif isinstance(value, dict):
+            for inner in value.values():
+                yield from self._numbers(inner)
+        elif isinstance(value, list | tuple):
+            if len(value) in (2, 4) and all(map(_is_number, value)):
+                if len(value) == 4 or self.points:
+                    yield tuple(map(float, value))
+            else:
+                for inner in value:
+                    yield from self._numbers(inner)
 
-def _numbers(value: Any) -> Iterator[Sequence[float]]:
-    if isinstance(value, str):
-        yield from _in_text(value)
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _numbers(inner)
-    elif isinstance(value, list | tuple):
-        if len(value) in (2, 4) and all(_is_number(v) for v in value):
-            yield tuple(map(float, value))
-        else:
-            for inner in value:
-                yield from _numbers(inner)
-
-
-def _in_text(text: str) -> Iterator[Sequence[float]]:
-    """Boxes; without any, points."""
-    if boxes := parse_boxes(text[-20_000:]):
-        yield from map(sorted_corners, boxes)
-    else:
-        for match in _POINT.finditer(text[-20_000:]):
-            yield float(match[1]), float(match[2])
+    def _in_text(self, text: str) -> Iterator[Sequence[float]]:
+        """Boxes; without any, points."""
+        if boxes := parse_boxes(text[-_LONGEST:]):
+            yield from map(sorted_corners, boxes)
+        elif self.points:
+            yield from parse_points(text[-_LONGEST:])
 
 
 def _is_number(value: Any) -> bool:

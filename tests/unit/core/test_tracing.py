@@ -112,7 +112,10 @@ def test_a_text_that_is_not_that_of_the_tokens_has_no_ends():
 
 def test_pictures_and_columns_with_the_right_box():
     content = [{"type": "image", "image": Image.new("RGB", (8, 4))}, {"type": "text", "text": "?"}]
-    prompt = Prompt("p", ({"role": "user", "content": content},), meta={"box": [1, 2, 3, 4]})
+    prompt = Prompt(
+        "p", ({"role": "user", "content": content},), meta={"box": [1, 2, 3, 4], "space": "unit"}
+    )
     row = tracer().trace(1, [Group(prompt, [chain([1], 1.0)])], [], None)[0]
     assert [(p["width"], p["height"]) for p in row["pictures"]] == [(8, 4)]
     assert row["gold"] == [1, 2, 3, 4]
+    assert row["spaces"] == {"space": "unit"}

@@ -19,13 +19,23 @@ SIZE = (200, 100)
         ("thousand", None, "[100, 100, 500, 500]", [1000, 1000, 5000, 5000]),
         ("grid", 14.0, "[0, 7, 14, 14]", [0, 5000, 10000, 10000]),
         ("resized", None, "[40, 20, 200, 100]", [1000, 1000, 5000, 5000]),
-        ("pixels", None, "click (100, 25)", [5000, 2500]),
     ],
 )
 def test_spaces(space, grid, text, place):
     reading = Reading(space, space, grid)
     assert reading.reply(f"<answer>{text}</answer>", SIZE, (400, 200)) == [place]
     assert reading.gold(text, SIZE, (400, 200)) == [place]
+
+
+def test_points_where_the_reward_reads_points():
+    reading = Reading.of(
+        {"type": "vision/point_in_box", "space": "pixels", "gold_space": None}, None
+    )
+    assert reading.reply("<answer>(100, 25)</answer>", SIZE, None) == [[5000, 2500]]
+    assert reading.gold([100, 25], SIZE, None) == [[5000, 2500]]
+    boxes = Reading("pixels", "pixels")
+    assert boxes.reply("<answer>[100, 25],14,11</answer>", SIZE, None) == []
+    assert boxes.gold([100, 25], SIZE, None) == []
 
 
 def test_gold_may_be_numbers_text_or_nested():
@@ -36,6 +46,12 @@ def test_gold_may_be_numbers_text_or_nested():
     assert reading.gold([[0, 0, 0.5, 1], [0, 0, 1, 1]], SIZE, None) == [whole, [0, 0, 10000, 10000]]
     for nothing in (None, "red", 3, [True, False], {"n": [1, 2, 3]}):
         assert reading.gold(nothing, SIZE, None) == []
+
+
+def test_a_row_may_name_its_own_space():
+    reading = Reading("pixels", "pixels", space_column="where")
+    assert reading.gold([0, 0, 0.5, 1], SIZE, None, {"where": "unit"}) == [[0, 0, 5000, 10000]]
+    assert reading.gold([0, 0, 100, 100], SIZE, None, {}) == [[0, 0, 5000, 10000]]
 
 
 def test_pick_and_tag_are_those_of_the_reward():
