@@ -87,7 +87,7 @@ const detail = {
     return this.pictures.map(({ address, width, height }, at) => {
       const sharp = Math.max(width, height) <= 200 ? " sharp" : "";
       const told = this.text.members.map((member, m) => this.boxes(member.places || [], `told m${m}`, width, height));
-      const marks = at ? "" : told.join("") + this.boxes(gold || [], "gold", width, height);
+      const marks = at ? "" : this.boxes(gold || [], "gold", width, height) + told.join("");
       const some = !at && ((gold || []).length || this.text.members.some((m) => m.places));
       const key = some ? `<figcaption><span class="key gold">gold</span><span class="key told">answers</span><span class="dim size">${width} × ${height}</span></figcaption>`
         : `<figcaption><span class="dim size">${width} × ${height}</span></figcaption>`;
@@ -137,8 +137,8 @@ const detail = {
     if (scored !== "ok" && scored !== null) marks.push(`<span class="mark${store.isFault(i) ? " bad" : ""}">${escaped(scored.replaceAll("_", " "))}</span>`);
     const classes = `answer${m === this.member ? " focused" : ""}${m === this.wide ? " wide" : ""}${filters.matches[i] ? "" : " other"}`;
     return `<article class="${classes}" data-member="${m}">
-      <header><span class="number">#${m}</span><span class="reward">${reward === null ? "no reward" : figure(reward)}</span>${this.advantage(m)}${marks.join("")}
-      <span class="length dim">${plural(store.members.length[i], "token")}</span><button type="button" class="widen" title="Full width (Enter)" aria-label="Full width">⤢</button></header>
+      <header><span class="number">#${m}</span><span class="reward">${reward === null ? "no reward" : figure(reward)}</span>${this.advantage(m)}
+      <span class="length dim">${plural(store.members.length[i], "token")}</span>${marks.join("")}<button type="button" class="widen" title="Full width (Enter)" aria-label="Full width">⤢</button></header>
       ${this.parts(i)}${member.reason ? `<p class="reason">${escaped(member.reason)}</p>` : ""}
       <div class="reply">${this.reply(m, whole)}</div></article>`;
   },
