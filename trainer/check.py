@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = ("answer", "task", "images")
 """What a reward may need of a `Prompt`, besides `meta.<column>`. Other needs are services."""
 
-SERVICES = ("engine",)
+SERVICES = ("engine", "reference")
 """What every run gives to its rewards."""
 
 _OLD_LOGPROBS = {
@@ -74,6 +74,7 @@ def check_recipe(recipe: Recipe) -> Check:
 def missing_needs(recipe: Recipe) -> list[str]:
     """One line for every column or service that the rewards need and the run does not have."""
     columns = recipe.prompts.columns()
+    services = (*SERVICES, *(("encoder",) if recipe.scoring.encoder is not None else ()))
     lines = []
     rewards = {"reward": recipe.reward, "evaluation.reward": recipe.evaluation.reward}
     for key, reward in rewards.items():
@@ -81,11 +82,11 @@ def missing_needs(recipe: Recipe) -> list[str]:
             continue
         for need in sorted(reward.needs):
             accepted = need.split("|")
-            if columns.union(SERVICES).intersection(accepted):
+            if columns.union(services).intersection(accepted):
                 continue
             column = any(one in COLUMNS or one.startswith("meta.") for one in accepted)
             kind, owner = ("column", recipe.prompts.name()) if column else ("service", "this run")
-            has = ", ".join(sorted(columns if column else SERVICES)) or "none"
+            has = ", ".join(sorted(columns if column else services)) or "none"
             wanted = " or ".join(map(repr, accepted))
             lines.append(f"{key}: {reward.name()} needs the {kind} {wanted}; {owner} has: {has}")
     return lines

@@ -15,6 +15,7 @@ from trainer.losses.base import Loss
 from trainer.models.base import Model
 from trainer.modifiers.base import Modifier
 from trainer.monitors.base import Monitor
+from trainer.ops.encoder import Encoder
 from trainer.plugin import Frozen
 from trainer.policies.base import Policy
 from trainer.prompts.base import Prompts
@@ -50,6 +51,8 @@ class Scoring(Frozen):
     fault_budget: float = Field(0.1, ge=0, le=1)
     """Share of failed samples, over the last `fault_window`, above which the run stops."""
     fault_window: int = Field(256, gt=0)
+    encoder: Encoder | None = None
+    """Sentence encoder for rewards that compare meanings (`text/similarity`, `ctx.embed`)."""
 
 
 class Learner(Optimizer):
@@ -103,7 +106,7 @@ class Critic(Frozen):
 
 
 class Reference(Frozen):
-    """The model a KL term compares with; loaded only if some plug-in needs it."""
+    """The model that KL terms and rewards compare with; loaded only if some plug-in needs it."""
 
     kind: Literal["frozen", "ema"] = "frozen"
     """`frozen`: the start weights (with LoRA: the adapter switched off). `ema`: follows."""
@@ -188,6 +191,12 @@ class Recipe(Frozen):
         for modifier in self.modifiers:
             found |= modifier.needs
         return found
+
+    @property
+    def reference_scores(self) -> bool:
+        """Whether some reward asks the reference for log-probs."""
+        asked = (self.reward, self.evaluation.reward, self.evaluation.best_of)
+        return any("reference" in reward.needs for reward in asked if reward is not None)
 
     @property
     def old_logprobs(self) -> Literal["recompute", "sampled", "none"]:

@@ -20,7 +20,7 @@ from trainer.ops.statistics import bootstrap, majority, pass_at_k
 from trainer.ops.text import stated_answer
 from trainer.run import Run
 from trainer.run_folder import RESOLVED, folder_of
-from trainer.run_state import load_policy, load_reward
+from trainer.run_state import load_judges, load_policy
 from trainer.summarize import lean
 from trainer.types import Group, Prompt, Rollout
 from trainer.yaml import read_yaml
@@ -72,7 +72,7 @@ async def evaluate_checkpoint(recipe: Recipe, checkpoint: str = "latest") -> dic
         if checkpoint != "start":
             run.step = _step(run, checkpoint)
             load_policy(run.recipe.policy, run.checkpoints.path(run.step))
-            load_reward(run.recipe.reward, run.checkpoints.path(run.step))
+            load_judges(run, run.checkpoints.path(run.step))
         await run.publish()
         return await measure(run, run.step)
 

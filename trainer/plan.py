@@ -220,11 +220,12 @@ def memory_of(
         engine, cache = (0, 0) if serving.own_memory else (serving.weights, serving.cache)
     elif recipe.rollouts.agent.samples:
         engine, cache = number * size.parameters, round(number * size.cache_per_token * live)
+    own_reference = recipe.reference_scores or ("ref_logprobs" in recipe.needs and not lora)
     return Memory(
         weights=4 * (size.parameters + (size.trainable if lora else 0)),
         gradients=4 * size.trainable,
         optimiser=8 * size.trainable,
-        reference=0 if lora or "ref_logprobs" not in recipe.needs else 4 * size.parameters,
+        reference=4 * size.parameters if own_reference else 0,
         critic=of_critic,
         beside=sum(_held(one) for one in companions),
         engine=engine,

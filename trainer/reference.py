@@ -1,8 +1,10 @@
-"""The model a KL term compares with: the start weights, or a slow copy of the policy."""
+"""The model that KL terms and rewards compare with: the start weights, or a slow copy of the
+policy."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,28 +23,46 @@ class ReferenceModel:
     reference <- decay * reference + (1 - decay) * policy (of the adapter's tensors, with LoRA).
 
     The policy must be open and at its start weights. Checkpoints hold an `ema` only: a frozen
-    reference is loaded from `model:` again, which gives the same weights.
+    reference is loaded from `model:` again, which gives the same weights. Calls from several
+    threads wait for each other.
     """
 
-    def __init__(self, policy: Policy, config: Reference):
+    def __init__(self, policy: Policy, config: Reference, *, scores: bool = False):
+        """`scores`: it will be asked by `score`, beside the policy's update, which an adapter that
+        is switched off would disturb: it gets a copy of its own in any case."""
         self._policy, self._config = policy, config
         follows = config.kind == "ema"
-        self._module = policy.fresh_module() if follows or policy.lora is None else None
+        own = follows or scores or policy.lora is None
+        self._module = policy.fresh_module() if own else None
+        self._turn = threading.Lock()
         if follows:
             self._follow(decay=0.0)
 
     @torch.no_grad()
     def logprobs(self, batch: Batch, temperature: float, token_budget: int) -> Tensor:
         """[B, T] in eval mode, 0 outside the action mask."""
+        with self._turn:
+            if self._module is None:
+                with self._policy.without_adapter():
+                    return self._evaluate(batch, temperature, token_budget)
+            return self._evaluate(batch, temperature, token_budget)
+
+    def score(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
+        """As `Engine.logprobs`: [n - 1] per row at temperature 1, banned tokens -inf. Needs
+        `scores`."""
         if self._module is None:
-            with self._policy.without_adapter():
-                return self._evaluate(batch, temperature, token_budget)
-        return self._evaluate(batch, temperature, token_budget)
+            raise RuntimeError("this reference was not opened for rewards")
+        found = []
+        with self._turn:
+            for row in rows:  # one at a time: memory, and the same digits whoever else is asked
+                found += self._policy.probe([row], module=self._module)
+        return found
 
     def after_step(self, step: int) -> None:
         """To be called after each optimiser step; moves an `ema` every `every` steps."""
         if self._config.kind == "ema" and step % self._config.every == 0:
-            self._follow(self._config.decay)
+            with self._turn:
+                self._follow(self._config.decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights of an `ema`; {} where they can be loaded again."""

@@ -122,6 +122,9 @@ class Run:
             for other in (recipe.evaluation.reward, recipe.evaluation.best_of):
                 if other is not None:
                     await stack.enter_async_context(other.open(context))
+            reference, scores = None, recipe.reference_scores
+            if scores or "ref_logprobs" in recipe.needs:
+                reference = ReferenceModel(recipe.policy, recipe.reference, scores=scores)
             scorer = await stack.enter_async_context(
                 Scorer.open(
                     recipe.reward,
@@ -130,12 +133,10 @@ class Run:
                     total_steps=recipe.steps,
                     engine=recipe.engine if recipe.rollouts.agent.samples else None,
                     renderer=context.renderer,
+                    reference=reference if scores else None,
                     log=folder / "reward.log" if training else None,
                 )
             )
-            reference = None
-            if "ref_logprobs" in recipe.needs:
-                reference = ReferenceModel(recipe.policy, recipe.reference)
             run = cls(
                 recipe=recipe,
                 context=context,

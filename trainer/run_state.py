@@ -19,7 +19,6 @@ from trainer.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trainer.policies.base import Policy
-    from trainer.rewards.base import Reward
     from trainer.run import Run
 
 
@@ -84,9 +83,13 @@ def load_policy(policy: Policy, folder: Path) -> None:
             tensor.copy_(saved[name])
 
 
-def load_reward(reward: Reward, folder: Path) -> None:
-    """What co-trained rewards had learned, for evaluation."""
-    reward.load_state_dict(_read(folder / "trainer.pt")["reward"])
+def load_judges(run: Run, folder: Path) -> None:
+    """What rewards judge with besides rules, for evaluation: what co-trained ones had learned, and
+    the reference."""
+    shared = _read(folder / "trainer.pt")
+    run.recipe.reward.load_state_dict(shared["reward"])
+    if run.reference is not None and shared["reference"] is not None:
+        run.reference.load_state_dict(shared["reference"])
 
 
 def own_state(run: Run) -> dict[str, Any]:

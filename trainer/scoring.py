@@ -13,7 +13,7 @@ import itertools
 import pickle
 import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ from trainer.worker import Graded, Work
 if TYPE_CHECKING:
     from trainer.config import Scoring
     from trainer.engines.base import Engine
+    from trainer.ops.encoder import OpenEncoder
+    from trainer.reference import ReferenceModel
     from trainer.renderer import Renderer
 
 FIRST_CHECK = 32
@@ -59,10 +61,13 @@ class Scorer:
         total_steps: int,
         engine: Engine | None = None,
         renderer: Renderer | None = None,
+        reference: ReferenceModel | None = None,
+        encoder: OpenEncoder | None = None,
     ):
         self.reward, self.config, self.pool = reward, config, pool
         self.seed, self.total_steps = seed, total_steps
         self.engine, self.renderer = engine, renderer
+        self.reference, self.encoder = reference, encoder
         self._window: deque[Fault | None] = deque(maxlen=config.fault_window)
         self._metrics: dict[str, list[float]] = {}
 
@@ -77,11 +82,13 @@ class Scorer:
         total_steps: int,
         engine: Engine | None = None,
         renderer: Renderer | None = None,
+        reference: ReferenceModel | None = None,
         log: Path | None = None,
     ) -> AsyncIterator[Scorer]:
-        """Starts the workers if some reward needs them, and ends them. `log` takes what reward
-        code prints; None: the standard error stream."""
+        """Starts the workers if some reward needs them, and ends them; loads the encoder. `log`
+        takes what reward code prints; None: the standard error stream."""
         warm = any(isinstance(inside, IsolatedReward) for inside in flatten(reward))
+        encoder = None if config.encoder is None else await config.encoder.open()
         async with open_pool(config.workers, log, warm=warm) as pool:
             yield cls(
                 reward,
@@ -91,6 +98,8 @@ class Scorer:
                 total_steps=total_steps,
                 engine=engine,
                 renderer=renderer,
+                reference=reference,
+                encoder=encoder,
             )
 
     async def score_group(
@@ -209,11 +218,11 @@ class _Border:
         self._continued: Counter[tuple[int, ...]] = Counter()
 
     async def score(self, reward: Reward, group: Group) -> list[Score]:
-        with self._paused():
+        with self.waiting():
             return await self._scorer.border(reward, group, self.step, log=self._log)
 
     async def isolate(self, reward: IsolatedReward, group: Group) -> list[Score]:
-        with self._paused():
+        with self.waiting():
             count = len(group.rollouts)
             size = 1 if reward.pointwise else max(1, count)
             units = -(-count // size)
@@ -262,11 +271,28 @@ class _Border:
     async def logprobs(
         self, rows: list[tuple[list[int], dict[str, Any]]], model: str = "policy"
     ) -> list[list[float]]:
+        if model == "reference":
+            if self._scorer.reference is None:
+                raise MissingService(
+                    "ctx.logprobs(model='reference') needs a run with a reference: the reward must "
+                    "have 'reference' in its `needs`, and works in `cohort train` and `cohort eval`"
+                )
+            with self.waiting():
+                return await asyncio.to_thread(self._scorer.reference.score, rows)
         if model != "policy":
-            raise MissingService(f"ctx.logprobs(model={model!r}): only 'policy' is served")
+            raise MissingService(f"ctx.logprobs(model={model!r}): served are policy, reference")
         engine = self._engine("ctx.logprobs")
-        with self._paused():
+        with self.waiting():
             return await engine.logprobs(rows)
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        if self._scorer.encoder is None:
+            raise MissingService(
+                "ctx.embed needs an encoder: set scoring.encoder, for instance "
+                "{path: sentence-transformers/all-MiniLM-L6-v2}"
+            )
+        with self.waiting():
+            return await self._scorer.encoder.embed(texts)
 
     async def continue_(self, tokens: list[int], inputs: dict[str, Any], **sampling: Any) -> str:
         engine = self._engine("ctx.continue_")
@@ -283,7 +309,7 @@ class _Border:
             inputs=inputs,
             order=(serial, -1, turn),
         )
-        with self._paused():
+        with self.waiting():
             completion = await engine.sample(request)
         return self._scorer.renderer.decode(completion.tokens)
 
@@ -296,7 +322,7 @@ class _Border:
         return self._scorer.engine
 
     @contextlib.contextmanager
-    def _paused(self) -> Iterator[None]:
+    def waiting(self) -> Iterator[None]:
         """Stops the deadline; calls may overlap."""
         loop = asyncio.get_running_loop()
         if not self._waiting:

@@ -226,8 +226,10 @@ class Policy(Plugin):
             return None
         return Adapter(self.lora.rank, self.lora.alpha, partial(adapter_weights, self.backbone))
 
-    def probe(self, rows: list[tuple[list[int], dict[str, Any]]]) -> list[list[float]]:
-        """As `Engine.logprobs`, by the policy in eval mode: both sides of the weight probe. Banned
+    def probe(
+        self, rows: list[tuple[list[int], dict[str, Any]]], *, module: nn.Module | None = None
+    ) -> list[list[float]]:
+        """As `Engine.logprobs`, by the policy (or `module`, as in `evaluate`) in eval mode. Banned
         tokens (image placeholders of the prompt) have -inf."""
         import torch
 
@@ -239,7 +241,7 @@ class Policy(Plugin):
             actions = self._allowed(ids[1:]).nonzero()[:, 0] + 1
             asked.append(Row(ids, actions, inputs, group=number))
         with torch.no_grad():
-            logprobs, _, _ = self._forward(asked, 1.0, False, None)
+            logprobs, _, _ = self._forward(asked, 1.0, False, module)
         if logprobs is None:
             raise ConfigError("policy.head: value has no log-probs to compare with the engine's")
         parts = logprobs.cpu().split([len(row.actions) for row in asked])

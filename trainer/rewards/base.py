@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, PrivateAttr
 
+from trainer.context import RewardContext
 from trainer.errors import ConfigError, MissingService
 from trainer.learning import Beside, Optimizer
 from trainer.losses.base import Loss
@@ -28,42 +28,12 @@ if TYPE_CHECKING:
     from trainer.types import Batch
 
 
-class RewardContext(Protocol):
-    """What a reward may ask for while it scores one group.
-
-    `score` is the border where faults become data: it applies the deadline, catches whatever the
-    child does, checks length and finiteness, and always returns one `Score` per rollout. Rewards
-    that combine others call it, never `child.score` directly.
-    """
-
-    step: int
-    total_steps: int
-    rng: random.Random
-    """Seeded by (run seed, serial): the same on every attempt."""
-
-    async def score(self, reward: Reward, group: Group) -> list[Score]: ...
-
-    async def isolate(self, reward: IsolatedReward, group: Group) -> list[Score]:
-        """Grades in a worker process that is killed at the deadline."""
-        ...
-
-    async def logprobs(
-        self, rows: list[tuple[list[int], dict[str, Any]]], model: str = "policy"
-    ) -> list[list[float]]:
-        """Teacher-forced log-probs, [n - 1] per row of (tokens, inputs). `model`: policy."""
-        ...
-
-    async def continue_(self, tokens: list[int], inputs: dict[str, Any], **sampling: Any) -> str:
-        """Samples a continuation of any prefix and returns its text."""
-        ...
-
-
 class Reward(Plugin):
     family: ClassVar[str] = "trainer.rewards"
     needs: ClassVar[frozenset[str]] = frozenset()
     """What must be there: data columns (`answer`, `meta.box`, or one of several:
-    `answer|meta.box`) and services (`engine`, `judge`, `images`). A property where it depends on
-    the fields."""
+    `answer|meta.box`) and services (`engine`, `reference`, `encoder`, `images`). A property where
+    it depends on the fields."""
 
     @classmethod
     def implied_type(cls, data: Mapping[str, Any]) -> str | None:

@@ -40,7 +40,7 @@ class Care(CompositeReward):
     cap: float = Field(0.95, gt=0, le=1)
     margin: float = Field(0.01, ge=0)
     model: Literal["policy", "reference"] = "policy"
-    """Whose log-probs; the run must serve them."""
+    """Whose log-probs; the recipe's `reference` says what it is."""
     tag: str = "answer"
 
     _renderer: Any = PrivateAttr(None)
@@ -50,7 +50,7 @@ class Care(CompositeReward):
 
     @property
     def needs(self) -> frozenset[str]:
-        return super().needs | {"engine"}
+        return super().needs | {"engine" if self.model == "policy" else "reference"}
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
