@@ -1,10 +1,14 @@
-"""Hand-made batches, and gradients against finite differences."""
+"""Hand-made batches, gradients against finite differences, and a chat server that misbehaves."""
 
 from __future__ import annotations
 
+import http.server
+import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -154,3 +158,77 @@ def check_gradient() -> Callable[[Callable[[Evaluation], Tensor], Evaluation], b
         return any_gradient
 
     return check
+
+
+class ChatDouble:
+    """An HTTP server of this process that answers chat questions as a test says, also badly.
+
+    `says(body, nth)` gets the request and how many came before. It returns the text of the answer,
+    or one of: (status, headers, bytes); "!close", which drops the connection; "!half", which
+    stops in the middle of the JSON; "!hang", which says nothing for 30 s or until the test ends.
+    """
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.keys: list[str | None] = []
+        self.at_once = self.most_at_once = 0
+        self.says: Callable[[dict[str, Any], int], Any] = lambda body, nth: "<score>7</score>"
+        self.over = threading.Event()
+        self._lock = threading.Lock()
+        double = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with double._lock:
+                    nth = len(double.bodies)
+                    double.bodies.append(body)
+                    double.paths.append(self.path)
+                    double.keys.append(self.headers.get("authorization"))
+                    double.at_once += 1
+                    double.most_at_once = max(double.most_at_once, double.at_once)
+                said = double.says(body, nth)
+                with double._lock:
+                    double.at_once -= 1
+                if said == "!hang":
+                    double.over.wait(30)
+                if said in ("!close", "!hang"):
+                    self.close_connection = True
+                    return
+                half = said == "!half"
+                if not isinstance(said, tuple):
+                    choices = [{"message": {"role": "assistant", "content": said}}]
+                    said = (200, {}, json.dumps({"choices": choices}).encode())
+                status, headers, content = said
+                self.send_response(status)
+                for name, value in ({"content-length": str(len(content))} | headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content[: len(content) // 2] if half else content)
+                self.close_connection = half
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
+        self.thread.start()
+
+    def text(self, index: int = -1) -> str:
+        """Of the last message of a request."""
+        content = self.bodies[index]["messages"][-1]["content"]
+        return content if isinstance(content, str) else content[-1]["text"]
+
+
+@pytest.fixture
+def chat_double() -> Iterator[ChatDouble]:
+    double = ChatDouble()
+    yield double
+    double.over.set()
+    double.server.shutdown()
+    double.server.server_close()

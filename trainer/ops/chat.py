@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import itertools
+import json
 import os
 import random
 import time
@@ -111,7 +112,7 @@ class ChatServer(Frozen):
         for `start` without a run; EngineError if our server does not come up."""
         import httpx
 
-        headers = {}
+        headers = {"Content-Type": "application/json"}
         if self.key_env is not None:
             if not os.environ.get(self.key_env):
                 raise MissingService(
@@ -218,7 +219,9 @@ async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> str:
     import httpx
 
     try:
-        response = await client.post("chat/completions", json=body)
+        # as ASCII: a reply may hold half a surrogate pair, which UTF-8 cannot write
+        content = json.dumps(body).encode("ascii")
+        response = await client.post("chat/completions", content=content)
     except httpx.HTTPError as error:
         raise _Again(shorten(f"{type(error).__name__} {error}", 120)) from error
     code = response.status_code

@@ -229,8 +229,7 @@ class Policy(Plugin):
     def probe(
         self, rows: list[tuple[list[int], dict[str, Any]]], *, module: nn.Module | None = None
     ) -> list[list[float]]:
-        """As `Engine.logprobs`, by the policy (or `module`, as in `evaluate`) in eval mode. Banned
-        tokens (image placeholders of the prompt) have -inf."""
+        """As `Engine.logprobs`, in eval mode; banned tokens have -inf. `module`: see `evaluate`."""
         import torch
 
         from trainer.ops.arrangement import Row
