@@ -275,6 +275,22 @@ def test_the_reward_of_the_evaluation_is_checked_too(recipe):
     assert said.startswith("evaluation.reward: route needs")
 
 
+def test_services_of_rewards(recipe):
+    (said,) = missing_needs(recipe("reward=text/similarity"))
+    assert said.startswith("reward: text/similarity needs the service 'encoder'; this run has: ")
+    assert missing_needs(recipe("reward=text/similarity", "scoring.encoder={path: x}")) == []
+    care = "{type: care, accuracy: text/exact, format: text/exact, model: reference}"
+    assert missing_needs(recipe(f"reward={care}")) == []
+    assert recipe(f"reward={care}").reference_scores
+    assert not recipe("reward=text/exact").reference_scores
+
+
+def test_the_judges_columns_are_checked(recipe):
+    judge = "{type: judge/pointwise, server: {urls: ['http://x/v1'], model: m}, rubric: '%s'}"
+    (said,) = missing_needs(recipe("reward=" + judge % "{answer} {reference} {meta.level}"))
+    assert said.startswith("reward: judge/pointwise needs the column 'meta.level'")
+
+
 def test_a_missing_model_is_a_problem_not_a_traceback(recipe):
     check = check_recipe(recipe("model={type: pretrained, path: ./nowhere}"))
     assert any("nowhere" in problem for problem in check.problems)

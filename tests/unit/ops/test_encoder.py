@@ -11,16 +11,28 @@ import torch
 from trainer.errors import ConfigError
 from trainer.ops.encoder import Encoder, pooled
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cat", "dog", "sat", "query", ":"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "red",
+    "cat",
+    "dog",
+    "sat",
+    "query",
+    ":",
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     path = tmp_path_factory.mktemp("encoder")
-    (path / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizerFast(vocab_file=str(path / "vocab.txt")).save_pretrained(path)
+    BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}).save_pretrained(path)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = BertConfig(

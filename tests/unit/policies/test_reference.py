@@ -91,3 +91,36 @@ async def test_ema_state_comes_back(opened, text_batch) -> None:
         assert torch.equal(again.logprobs(text_batch, 1.0, 10_000), before)
         with pytest.raises(ValueError, match=r"reference.kind or policy.lora was changed"):
             ReferenceModel(policy, FROZEN).load_state_dict(state)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4)])
+async def test_rewards_ask_it_while_the_policy_learns(lora, opened) -> None:
+    """It has weights of its own: no adapter of the policy is switched off meanwhile."""
+    rows = [([5, 9, 30, 31], {}), ([5, 6], {})]
+    async with opened(CausalLM(lora=lora), MODEL) as policy:
+        reference = ReferenceModel(policy, FROZEN, scores=True)
+        start = policy.probe(rows)
+        policy.module.train()
+        train(policy)
+        for seen, expected in zip(reference.score(rows), start, strict=True):
+            assert seen == pytest.approx(expected, abs=1e-5)
+        assert abs(policy.probe(rows)[0][0] - start[0][0]) > 1e-3
+        assert reference.score(rows[1:]) == reference.score(rows)[1:]
+        assert policy.module.training
+
+
+async def test_an_ema_scores_as_it_follows(opened) -> None:
+    rows = [([5, 9, 30, 31], {})]
+    async with opened(CausalLM(), MODEL) as policy:
+        reference = ReferenceModel(policy, Reference(kind="ema", decay=0.0), scores=True)
+        train(policy)
+        before = reference.score(rows)
+        reference.after_step(1)
+        assert reference.score(rows)[0] == pytest.approx(policy.probe(rows)[0], abs=1e-5)
+        assert reference.score(rows) != before
+
+
+async def test_a_reference_for_terms_alone_does_not_score(opened) -> None:
+    async with opened(CausalLM(lora=Lora(rank=4)), MODEL) as policy:
+        with pytest.raises(RuntimeError, match="not opened for rewards"):
+            ReferenceModel(policy, FROZEN).score([([5, 6], {})])

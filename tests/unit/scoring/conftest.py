@@ -126,6 +126,13 @@ class Other(Reward):
             case "turns": return [Score(spans={1: 0.5})] * n
             case "logprobs": return [Score(sum((await ctx.logprobs([([1, 2, 3], {})]))[0]))] * n
             case "reference": await ctx.logprobs([([1], {})], model="reference")
+            case "stranger": await ctx.logprobs([([1], {})], model="stranger")
+            case "embed": await ctx.embed(["a"])
+            case "wait" | "wait_then_sleep":
+                with ctx.waiting():
+                    await asyncio.sleep(0.4)
+                await asyncio.sleep(1000 if self.act == "wait_then_sleep" else 0)
+                return [Score(1.0)] * n
             case "continue":
                 texts = [await ctx.continue_([1], {}, max_tokens=4) for _ in range(n)]
                 return [Score(float(len(t)), parts={t: 1.0}) for t in texts]

@@ -92,8 +92,20 @@ async def test_engine_services(hostile, open_scorer, make_replies):
             await one(act)
     with pytest.raises(MissingService, match="renderer"):
         await one("continue", Echo())
-    with pytest.raises(MissingService, match="only 'policy' is served"):
+    with pytest.raises(MissingService, match="needs a run with a reference"):
         await one("reference", Echo())
+    with pytest.raises(MissingService, match="served are policy, reference"):
+        await one("stranger", Echo())
+    with pytest.raises(MissingService, match=r"set scoring\.encoder"):
+        await one("embed", Echo())
+
+
+async def test_waiting_stops_the_deadline(hostile, open_scorer, make_replies):
+    """What a reward waits for inside `ctx.waiting()` does not count, what it does after it does."""
+    for act, status in (("wait", ScoreStatus.OK), ("wait_then_sleep", ScoreStatus.TIMEOUT)):
+        async with open_scorer(hostile.Other(act=act), deadline=0.2) as scorer:
+            (score,) = await scorer.score_group(make_replies(["a"]), step=0)
+        assert score.status is status, act
 
 
 async def test_budget_stops_with_a_report(hostile, open_scorer, make_replies):
