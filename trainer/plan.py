@@ -342,7 +342,7 @@ def phase_seconds(
         by_critic = 2 * critic.matmul / rate / batch.world
         logprob += by_critic
         train += by_critic * _passes(judge) * recipe.critic.learner.epochs
-    judging = 0.0
+    judging = once if recipe.reference_scores else 0.0
     for one in companions:
         epochs = one.what.optimizer.epochs if one.what.optimizer is not None else 0
         policy = one.what.policy or recipe.policy

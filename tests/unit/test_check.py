@@ -122,6 +122,11 @@ def test_memory_adds_up(recipe):
     assert memory.cache == 4 * size.cache_per_token * 12 * 16
     assert memory.total == 24 * p + memory.cache + memory.activations
     assert memory_of(recipe(), size, batch, half=False).reference == 0
+    lora, care = "policy.lora={rank: 2}", "accuracy: text/exact, format: text/exact"
+    for model, copies in (("policy", 0), ("reference", 1)):  # a reward's copy is its own
+        asks = recipe(lora, f"reward={{type: care, {care}, model: {model}}}")
+        found = memory_of(asks, size_of(asks), batch, half=False).reference
+        assert found == copies * 4 * size_of(asks).parameters
     saving = recipe("policy.gradient_checkpointing=true", "model.layers=8")
     size = size_of(saving)
     full = memory_of(recipe(), size, batch, half=False).activations
@@ -287,8 +292,8 @@ def test_services_of_rewards(recipe):
 
 def test_the_judges_columns_are_checked(recipe):
     judge = "{type: judge/pointwise, server: {urls: ['http://x/v1'], model: m}, rubric: '%s'}"
-    (said,) = missing_needs(recipe("reward=" + judge % "{answer} {reference} {meta.level}"))
-    assert said.startswith("reward: judge/pointwise needs the column 'meta.level'")
+    (said,) = missing_needs(recipe("reward=" + judge % "{answer} {reference} {meta.nothing}"))
+    assert said.startswith("reward: judge/pointwise needs the column 'meta.nothing'")
 
 
 def test_a_missing_model_is_a_problem_not_a_traceback(recipe):

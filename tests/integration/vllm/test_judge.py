@@ -68,7 +68,7 @@ async def test_verdicts_of_a_real_model(started):
 
 async def test_the_server_serves_others_too(started):
     """By its URL, as a server that somebody else started."""
-    reward, folder = started
+    _, folder = started
     (log,) = (folder / "judge").glob("server-*.log")
     url = f"http://127.0.0.1:{log.stem.removeprefix('server-')}/v1"
     (score,) = await scores_of(reward_of(url), SUMS[0])
