@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -42,7 +43,7 @@ class Small(StartedChat):
         return ServerProcess(command, {}, folder / f"server-{port}.log")
 
 
-def context_of(folder, rank=0, world=1, port=None):
+def context_of(folder, rank=0, world=1, port=None) -> Any:
     own = [port] + [None] * (world - 1)
     return SimpleNamespace(
         folder=folder,
