@@ -180,7 +180,7 @@ def _says_nothing(node: ast.stmt) -> bool:
 
 
 def _assert(node: ast.Assert, entry_point: str | None) -> Case:
-    """`wrapper(f(literals)) == literal`, also with `is` or the literal first; `f(...)`, `not f(...)`."""
+    """`wrapper(f(literals)) == literal`, also with `is` or the literal first; `[not] f(...)`."""
     test, right = node.test, True
     truth: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
