@@ -25,7 +25,7 @@ class Drawn:
 
 
 def read_drawn(data: bytes) -> Drawn:
-    """Undoes `chart_driver`, of bytes that nobody vouches for. Raises ValueError with the reason."""
+    """Undoes `chart_driver`, of bytes that nobody vouches for. Raises ValueError with why."""
     from PIL import Image
 
     try:

@@ -29,7 +29,7 @@ def main(request: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002  the code draws from this one
+    np.random.seed(0)
     drawn: list[Figure] = []
     write = Figure.savefig
     Figure.savefig = lambda self, *given, **named: drawn.append(self)
@@ -53,10 +53,8 @@ def main(request: dict[str, Any]) -> None:
 def _attributes(figure: Any) -> dict[str, list[Any]]:
     from matplotlib import collections, colors, lines, patches, text
 
-    texts, values, layout, colours = [], [], [], set()
-    for one in figure.findobj(text.Text):
-        if one.get_visible() and one.get_text().strip():
-            texts.append(one.get_text().strip())
+    values, layout, colours = [], [], set()
+    shown = [one.get_text().strip() for one in figure.findobj(text.Text) if one.get_visible()]
 
     def colour(*given: Any) -> None:
         for one in given:
@@ -84,7 +82,7 @@ def _attributes(figure: Any) -> dict[str, list[Any]]:
                 values += [number for point in one.get_offsets() for number in point]
                 colour(*one.get_facecolor())
     return {
-        "texts": texts,
+        "texts": [one for one in shown if one],
         "values": [number for number in map(_number, values) if number is not None],
         "layout": layout,
         "colours": sorted(colours),

@@ -181,45 +181,46 @@ def _says_nothing(node: ast.stmt) -> bool:
 
 def _assert(node: ast.Assert, entry_point: str | None) -> Case:
     """`wrapper(f(literals)) == literal`, also with `is` or the literal first; `[not] f(...)`."""
-    test, right = node.test, True
-    truth: tuple[tuple[str, tuple[Any, ...]], ...] = ()
-    if isinstance(test, ast.Compare) and len(test.ops) == 1:
-        if not isinstance(test.ops[0], ast.Eq | ast.Is):
+    test: ast.expr = node.test
+    right: Any = True
+    after: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    if isinstance(test, ast.Compare):
+        if len(test.ops) != 1 or not isinstance(test.ops[0], ast.Eq | ast.Is):
             raise _unfit(node)
-        call, literal = test.left, test.comparators[0]
+        test, literal = test.left, test.comparators[0]
         if not _is_literal(literal):
-            call, literal = literal, call
+            test, literal = literal, test
         if not _is_literal(literal):
             raise _unfit(node)
         right = ast.literal_eval(literal)
     else:
-        truth = (("bool", ()),)
+        after = (("bool", ()),)
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             test, right = test.operand, False
-        call = test
-    wrappers: list[tuple[str, tuple[Any, ...]]] = []
-    while isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-        inner, *more = call.args or [None]
-        wraps = call.func.id in WRAPPERS and isinstance(inner, ast.Call) and not call.keywords
-        if not wraps:
-            break
-        if not all(_is_literal(one) for one in more):
+    name, call = _called(test, node)
+    while name in WRAPPERS and call.args and isinstance(call.args[0], ast.Call):
+        if call.keywords or not all(map(_is_literal, call.args[1:])):
             raise _unfit(node)
-        wrappers.insert(0, (call.func.id, tuple(ast.literal_eval(one) for one in more)))
-        call = inner
-    known = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-    if not known or not all(_is_literal(one) for one in call.args):
+        after = ((name, tuple(map(ast.literal_eval, call.args[1:]))), *after)
+        name, call = _called(call.args[0], node)
+    if not all(map(_is_literal, call.args)):
         raise _unfit(node)
-    if not all(word.arg and _is_literal(word.value) for word in call.keywords):
-        raise _unfit(node)
-    name = call.func.id
+    named: dict[str, Any] = {}
+    for word in call.keywords:
+        if word.arg is None or not _is_literal(word.value):
+            raise _unfit(node)
+        named[word.arg] = ast.literal_eval(word.value)
     if name == "candidate":
         if entry_point is None:
             raise ValueError("tests call `candidate`, and the row names no entry_point")
         name = entry_point
-    arguments = tuple(ast.literal_eval(one) for one in call.args)
-    named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    return Case(right, "", name, arguments, named, (*wrappers, *truth))
+    return Case(right, "", name, tuple(map(ast.literal_eval, call.args)), named, after)
+
+
+def _called(node: ast.expr, test: ast.Assert) -> tuple[str, ast.Call]:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id, node
+    raise _unfit(test)
 
 
 def _is_literal(node: ast.AST | None) -> bool:

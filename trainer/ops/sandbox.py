@@ -40,7 +40,7 @@ DATA = "/data"
 """Where a shown file lies inside."""
 
 PROBE = """
-import ctypes, json, os, socket
+import ctypes, json, os, signal, socket
 held = []
 try:
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 9))
@@ -68,6 +68,17 @@ if ctypes.CDLL(None).unshare(0x10000000) == 0:
     held.append("it can make namespaces")
 if set(os.environ) & set(REQUEST["variables"]):
     held.append("environment variables can be seen")
+children = []
+try:
+    for _ in range(REQUEST["processes"] + 4):
+        children.append(os.fork())
+        if not children[-1]:
+            signal.pause()
+    held.append("processes are not limited")
+except OSError:
+    pass
+for child in children:
+    os.kill(child, 9)
 with open("/tmp/own", "w") as file:
     file.write("x")
 os.write(3, json.dumps(held).encode())
@@ -207,7 +218,8 @@ class Cell:
                 "secret": [canary.name, "/proc/self", "/etc/passwd"],
                 "prefix": sys.base_prefix,
                 "parent": os.getpid(),
-                "variables": [*set(os.environ) - set(_environment())],
+                "processes": self.limits.processes,
+                "variables": [*set(os.environ) - {*_environment(), "PWD"}],
             }
             done = self.run(PROBE, request=asked)
         try:
@@ -282,6 +294,8 @@ class _Run:
                 if data == b"":
                     waited.unregister(fd)
                     open_.discard(fd)
+                    if fd == control:  # the warden is dead
+                        deadline = min(deadline, time.monotonic() + 1.0)
                 elif fd == control:
                     self.words += data
                 else:
@@ -313,15 +327,18 @@ class _Run:
             return "overflow", 0
         if "timeout" in told:
             return "timeout", 0
-        code = told.get("exit", -signal.SIGKILL)
+        code = told.get("exit", -signal.SIGKILL)  # the warden was killed: out of memory
         return ("signal", -code) if code < 0 else ("ended", code)
 
 
 def _outer(kind: str, job: dict[str, Any]) -> list[str]:
     """The command that starts the jail."""
-    start = [sys.executable, "-I", "-S", "-B"]
+    python = getattr(sys, "_base_executable", sys.executable)  # that of a venv is not shown
+    start = [python, "-I", "-S", "-B"]
     if kind != "bubblewrap":
         return [*start, str(JAIL)]
+    if os.getuid() == 0:
+        raise MissingService("as root it limits no processes; namespaces of our own do")
     program = shutil.which("bwrap")
     if program is None:
         raise MissingService("bwrap is not installed")
@@ -332,7 +349,8 @@ def _outer(kind: str, job: dict[str, Any]) -> list[str]:
             walls += ["--symlink", os.readlink(source), target]
         else:
             walls += ["--ro-bind", source, target]
-    return [*walls, "--ro-bind", str(JAIL), "/jail.py", "--chdir", "/tmp", "--", *start, "/jail.py"]
+    walls += ["--ro-bind", str(JAIL), "/jail.py", "--remount-ro", "/", "--chdir", "/tmp"]
+    return [*walls, "--", *start, "/jail.py"]
 
 
 def _environment() -> dict[str, str]:

@@ -26,10 +26,9 @@ class Sql(PointwiseReward):
     Both run in sqlite inside the sandbox, each on a fresh database: the column `schema` (a script
     of CREATE and INSERT) or the file named in `db_path`. The right query is `answer`, or its rows
     are the column `rows`; neither enters the sandbox of the reply's query. A query that fails,
-    takes too long or returns too much: 0. No query: 0, `unparsable`. Two empty results are equal, as
-    everywhere in the field: a row whose right result is empty teaches little. Source: the
-    execution and syntax parts after Reasoning-SQL, of which only the abstract was
-    read.
+    takes too long or returns too much: 0. No query: 0, `unparsable`. Two empty results are equal,
+    as everywhere in the field: a row whose right result is empty teaches little. Source: the
+    execution and syntax parts after Reasoning-SQL, of which only the abstract was read.
     """
 
     schema_column: str = "schema"

@@ -37,6 +37,8 @@ class ChartCode(PointwiseReward):
     the common render-and-compare pipeline.
     """
 
+    needs = frozenset({"images"})
+
     column: str = "code"
     """Column with the right code; empty there: `answer`."""
     rendered: float = Field(0.0, ge=0, lt=1)
@@ -63,10 +65,6 @@ class ChartCode(PointwiseReward):
         if self.attribute_weight + self.visual_weight == 0:
             raise ValueError("attribute_weight and visual_weight are both 0; raise one of them")
         return self
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({f"meta.{self.column}|answer|images", "images"})
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
