@@ -51,6 +51,7 @@ def main(request: dict[str, Any]) -> None:
 
 
 def _attributes(figure: Any) -> dict[str, list[Any]]:
+    import numpy as np
     from matplotlib import collections, colors, lines, patches, text
 
     values, layout, colours = [], [], set()
@@ -69,7 +70,7 @@ def _attributes(figure: Any) -> dict[str, list[Any]]:
             layout.append([rows, columns, *(n for span in spans for n in (span.start, span.stop))])
         for one in axes.get_children():
             if isinstance(one, lines.Line2D):
-                values += list(one.get_ydata())
+                values += np.ravel(one.get_ydata()).tolist()
                 colour(one.get_color())
             elif isinstance(one, patches.Rectangle) and one is not axes.patch:
                 wide = one.get_height() == 0.8 != one.get_width()  # a bar of barh
@@ -79,7 +80,7 @@ def _attributes(figure: Any) -> dict[str, list[Any]]:
                 values.append((one.theta2 - one.theta1) / 360)
                 colour(one.get_facecolor())
             elif isinstance(one, collections.PathCollection):
-                values += [number for point in one.get_offsets() for number in point]
+                values += np.ravel(one.get_offsets()).tolist()
                 colour(*one.get_facecolor())
     return {
         "texts": [one for one in shown if one],

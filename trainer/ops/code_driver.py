@@ -44,7 +44,7 @@ def decode(data: Any, depth: int = 0) -> Any:
         if isinstance(data, dict):
             raise ValueError("not data of encode")
         return data
-    kind, rest = (data[0], data[1:]) if data else (None, [])
+    kind, rest = (data[0], data[1:]) if data else ("", [])
     try:
         if kind == "dict":
             return {decode(k, depth + 1): decode(v, depth + 1) for k, v in rest}

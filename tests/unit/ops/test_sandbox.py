@@ -21,7 +21,7 @@ from trainer.ops.sandbox import Cell, Sandbox
 @pytest.fixture(scope="module")
 def cell() -> Cell:
     try:
-        return Sandbox(seconds=2, memory_mb=256).open()
+        return Sandbox(seconds=3, memory_mb=256).open()
     except MissingService as error:
         pytest.skip(str(error))
 
