@@ -211,6 +211,10 @@ class Cell:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def inside(self, file: Path) -> str:
+        """The path under which code sees a shown file."""
+        return os.path.realpath(file) if self.kind == "none" else f"{DATA}/{file.name}"
+
     def prove(self) -> None:
         """Raises `MissingService` where a wall does not hold."""
         with tempfile.NamedTemporaryFile(prefix="cohort-canary-") as canary:

@@ -116,6 +116,6 @@ class Sql(PointwiseReward):
         schema, file = self._database(prompt)
         request = {"schema": schema, "query": query, "most": self.most_rows, "file": None}
         if file is not None:
-            request["file"] = f"/data/{file.name}"
+            request["file"] = self._cell.inside(file)
         script = Path(sql_driver.__file__).read_text(encoding="utf-8")
         return self._cell.run(script, request=request, shows=(file,) if file else ())

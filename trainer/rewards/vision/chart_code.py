@@ -142,7 +142,8 @@ class ChartCode(PointwiseReward):
             self.warm()
         if self._cell is None:
             raise MissingService("vision/chart_code: no sandbox")
-        request = {"code": code, "inches": self.inches, "dpi": self.dpi}
+        request: dict[str, Any] = {"code": code, "inches": self.inches, "dpi": self.dpi}
+        request["fonts"] = self._cell.inside(self._fonts) if self._fonts else None
         script = Path(chart_driver.__file__).read_text(encoding="utf-8")
         shows = (self._fonts,) if self._fonts else ()
         return self._cell.run(script, request=request, packages=True, shows=shows)
