@@ -52,9 +52,10 @@ class ChartCode(PointwiseReward):
     inches: float = Field(20.0, gt=0)
     """Longest side of a figure."""
     dpi: int = Field(80, ge=20, le=300)
-    sandbox: Sandbox = Sandbox(seconds=8, memory_mb=3072, output_kb=8192)
+    sandbox: Sandbox = Sandbox(seconds=6, memory_mb=3072, output_kb=8192)
     """Importing matplotlib takes a second or more of `seconds`. The first rollout of a row also
-    waits for the right chart: keep twice that under `scoring.deadline`."""
+    waits for the right chart: keep both together under `scoring.deadline`, for a grading that
+    misses that one is a fault, not a 0."""
 
     _cell: Cell | None = PrivateAttr(None)
     _fonts: Path | None = PrivateAttr(None)
