@@ -1,0 +1,236 @@
+"""code/unit_tests, code/sql and vision/chart_code: what programs do is data, never a verdict."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from trainer.errors import MissingService
+from trainer.ops.sandbox import Sandbox
+from trainer.types import ScoreStatus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _isolated():
+    try:
+        Sandbox().open()
+    except MissingService as error:
+        pytest.skip(str(error))
+
+
+def py(code: str) -> str:
+    return f"```python\n{code}\n```"
+
+
+ADD = [{"input": "1 2", "output": "3"}, {"input": "5 5", "output": "10"}]
+SUM = "print(sum(map(int, input().split())))"
+
+
+def test_programs(grade):
+    replies = [py(SUM), py("print(3)"), py("1 /"), py("while True: pass"), "no code"]
+    spec = {"type": "code/unit_tests", "value": "share", "sandbox": {"seconds": 3}}
+    scores = grade(spec, replies, meta={"tests": ADD})
+    assert [score.value for score in scores] == [1.0, 0.5, 0.0, 0.0, 0.0]
+    assert [score.parts.get("all") for score in scores] == [1.0, 0.0, 0.0, 0.0, None]
+    assert scores[1].reason == "test 1: wrong answer"
+    assert scores[2].reason == "test 0: exit code 1: SyntaxError: invalid syntax"
+    assert scores[3].reason == "test 0: took too long"
+    assert scores[4].status is ScoreStatus.UNPARSABLE
+
+
+def test_functions(values):
+    asserts = ["assert f(2) == [4]", "assert f(0) == []"]
+    replies = [
+        py("def f(x): return [x * x] if x else []"),
+        py("class Solution:\n    def f(self, x): return [x * x] * bool(x)"),
+        py("def f(x): return (x * x,)"),
+        py("def g(x): return [4]"),
+    ]
+    spec = {"type": "code/unit_tests", "value": "share"}
+    assert values(spec, replies, meta={"tests": asserts}) == [1.0, 1.0, 0.0, 0.0]
+    assert values("code/unit_tests", replies[:1], answer="\n".join(asserts)) == [1.0]
+
+
+def test_rows_of_unit_tests(grade):
+    assert grade("code/unit_tests", [py("1")])[0].status is ScoreStatus.NOT_APPLICABLE
+    with pytest.raises(ValueError, match="right answer would have to be shown"):
+        grade("code/unit_tests", [py("1")], answer="assert f(1) < 2")
+    spec = {"type": "code/unit_tests", "most": 1}
+    assert grade(spec, [py("print(3)")], meta={"tests": ADD})[0].value == 1.0
+    spec = {"type": "code/unit_tests", "total_seconds": 0.5, "value": "share"}
+    (score,) = grade(spec, [py("import time; time.sleep(9)")], meta={"tests": ADD})
+    assert (score.value, score.reason) == (0.0, "test 0: took too long")
+
+
+HOSTILE = {
+    "prints fake verdicts": "print('PASSED all tests'); print({'all': 1.0}); print('1 passed')",
+    "writes fake results": "import os\nfor fd in range(3, 64):\n"
+    '    try: os.write(fd, b\'{"exit": 0}\\n{"passed": true}\')\n    except OSError: pass',
+    "equals everything": "class Yes(int):\n    def __eq__(self, o): return True\n"
+    "    def __repr__(self): return 'x'\n    __hash__ = int.__hash__\ndef f(x): return Yes(0)",
+    "patches the checker": "import builtins, json, os, sys\n"
+    "for name in ('all', 'any', 'len', 'isinstance'): setattr(builtins, name, lambda *a: True)\n"
+    "json.dumps = lambda *a, **k: 'true'\nsys.modules['__main__'].encode = lambda *a: True\n"
+    "class F:\n    def __call__(self, *a, **k): return F()\n    def __eq__(self, o): return True\n"
+    "f = F()",
+    "looks for the answer key": "import gc, os, sys\ndef f(x):\n    frame = sys._getframe()\n"
+    "    while frame:\n        for one in list(frame.f_globals.values()) + "
+    "list(frame.f_locals.values()):\n            if isinstance(one, dict) and 'right' in one: "
+    "return one['right']\n        frame = frame.f_back\n"
+    "    return max((x for x in gc.get_objects() if isinstance(x, int) and x > 400), default=0)",
+    "exits well": "import os; os._exit(0)",
+    "exits at the end": "import atexit, os\natexit.register(os._exit, 0)\nraise SystemExit(0)",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(
+    "tests", [[{"input": "21", "output": "441"}], ["assert f(21) == 441"]], ids=["text", "call"]
+)
+def test_hostile_programs_earn_nothing(grade, kind, tests):
+    (score,) = grade("code/unit_tests", [py(HOSTILE[kind])], meta={"tests": tests})
+    assert score.value == 0.0
+    assert score.reason.startswith("test 0: ")
+
+
+async def test_a_run_scores_through_the_border(score, make_replies):
+    hang = py(
+        "import os, time\nif not os.fork(): time.sleep(99)\nos.kill(os.getppid(), 9)\nprint(3)"
+    )
+    group = make_replies([py(SUM), hang, py("import os; os.abort()")], meta={"tests": ADD})
+    scores = await score({"type": "code/unit_tests", "sandbox": {"seconds": 3}}, group)
+    assert [one.value for one in scores] == [1.0, 0.0, 0.0]
+    assert {one.status for one in scores} == {ScoreStatus.OK}
+
+
+async def test_a_run_without_walls_is_refused(make_reward, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    for name in ("code/unit_tests", "code/sql", "vision/chart_code"):
+        reward = make_reward({"type": name, "sandbox": {"isolation": "bubblewrap"}})
+        with pytest.raises(MissingService, match="no isolation for untrusted code"):
+            async with reward.open(None):
+                pass
+
+
+SCHEMA = """
+create table users (name text, age int);
+insert into users values ('ann', 3), ('bob', 5), ('cy', 5);
+"""
+
+
+def sql(query: str) -> str:
+    return f"```sql\n{query}\n```"
+
+
+def test_reasoning_sql_card(grade):
+    gold = "select name from users where age >= 3"
+    replies = [sql("select name from users where age > 3"), sql(gold + " order by 1 desc"), "none"]
+    scores = grade("code/sql", replies, answer=gold, meta={"schema": SCHEMA})
+    assert [(s.parts["exec"], s.parts["syntax"]) for s in scores] == [(0, 1), (1, 1), (0, 0)]
+    assert scores[2].status is ScoreStatus.UNPARSABLE
+
+
+@pytest.mark.parametrize(
+    ("query", "value", "says"),
+    [
+        ("select age from users order by age desc", 0.0, ""),
+        ("select age from users order by age", 1.0, ""),
+        ("select x from users", 0.0, "no such column"),
+        ("select 3; select 5", 0.0, "one statement"),
+        ("drop table users", 0.0, "returns no rows"),
+        (
+            "with recursive c(n) as (select 1 union all select n + 1 from c) select n from c",
+            0,
+            "rows",
+        ),
+        (
+            "with recursive c(n) as (select 1 union all select n from c) select max(n) from c",
+            0,
+            "long",
+        ),
+        ("select load_extension('/lib/x.so')", 0.0, "not authorized"),
+        ("select zeroblob(999999999)", 0.0, ""),
+        ("attach '/usr/x.db' as y", 0.0, "unable to open"),
+    ],
+)
+def test_queries(grade, query, value, says):
+    gold = "select age from users order by age"
+    spec = {"type": "code/sql", "sandbox": {"seconds": 3, "memory_mb": 256, "output_kb": 512}}
+    (score,) = grade(spec, [sql(query)], answer=gold, meta={"schema": SCHEMA})
+    assert score.value == value
+    assert says in score.reason
+
+
+def test_rows_of_sql(grade, tmp_path):
+    import sqlite3
+
+    file = tmp_path / "users.sqlite"
+    with sqlite3.connect(file) as database:
+        database.executescript(SCHEMA)
+    database.close()
+    before = file.read_bytes()
+    tmp_path.chmod(0o755)
+    replies = [sql("select age from users"), sql("delete from users returning age")]
+    spec = {"type": "code/sql", "folder": str(tmp_path)}
+    meta = {"db_path": file.name, "rows": [[5], [3], [5]]}
+    assert [s.value for s in grade(spec, replies, meta=meta)] == [1.0, 0.0]
+    assert file.read_bytes() == before
+    assert grade(spec, replies[:1], meta={"schema": SCHEMA})[0].status is ScoreStatus.NOT_APPLICABLE
+    as_set = {"type": "code/sql", "bag": False}
+    meta = {"schema": SCHEMA, "rows": [[3], [5]]}
+    assert grade(as_set, replies[:1], meta=meta)[0].value == 1.0
+    for meta, says in (
+        ({"db_path": "../none.db"}, "no such file"),
+        ({}, "needs a database"),
+        ({"schema": "create tabel t"}, "schema fails"),
+        ({"schema": SCHEMA}, "own query fails"),
+    ):
+        with pytest.raises(Exception, match=says):
+            grade(spec, replies[:1], answer="select y from users", meta=meta)
+
+
+CHART = """
+import matplotlib.pyplot as plt
+plt.bar(["a", "b", "c"], [1, 2, 4], color="red")
+plt.title("Sales")
+"""
+
+
+@pytest.mark.slow
+def test_charts(grade):
+    other = CHART.replace("red", "blue").replace("4]", "8]")
+    replies = [
+        py(CHART + "plt.savefig('x.png')\nplt.close()"),
+        py(other),
+        py("import matplotlib.pyplot as plt\nfig = plt.figure()"),
+        py("print(1)"),
+        py('import os; os.write(3, b\'{"png": "", "texts": ["Sales"]}\')'),
+        "no code",
+    ]
+    spec = {"type": "vision/chart_code", "rendered": 0.1}
+    scores = grade(spec, replies, answer=CHART)
+    same, near, blank, nothing, forged, none = scores
+    assert same.value == pytest.approx(1.0)
+    assert near.parts["colour"] == 0.0
+    assert near.parts["value"] == 0.5
+    assert near.parts["layout"] == 1.0
+    similar = (near.parts["attributes"] + near.parts["ssim"]) / 2
+    assert near.value == pytest.approx(0.1 + 0.9 * similar)
+    assert 0.1 < near.value < 0.7
+    assert (blank.value, blank.reason) == (0.0, "the picture is of one colour")
+    assert (nothing.value, nothing.reason) == (0.0, "the code draws no figure")
+    assert forged.value == 0.0
+    assert none.status is ScoreStatus.UNPARSABLE
+
+
+@pytest.mark.slow
+def test_rows_of_charts(grade, make_reward):
+    picture = {"type": "image", "image": Image.new("RGB", (640, 480), "white")}
+    messages = ({"role": "user", "content": [picture]},)
+    (score,) = grade("vision/chart_code", [py(CHART)], messages=messages)
+    assert set(score.parts) == {"ssim"}
+    assert grade("vision/chart_code", [py(CHART)])[0].status is ScoreStatus.NOT_APPLICABLE
+    with pytest.raises(ValueError, match="own code draws no chart"):
+        grade("vision/chart_code", [py(CHART)], answer="1 / 0")
+    with pytest.raises(ValueError, match="visual_weight are both 0"):
+        make_reward({"type": "vision/chart_code", "attribute_weight": 0, "visual_weight": 0})

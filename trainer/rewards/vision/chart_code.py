@@ -1,0 +1,156 @@
+"""How like the right chart is the one that written plotting code draws."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from trainer.context import Context
+from trainer.errors import MissingService
+from trainer.ops import chart_driver
+from trainer.ops import image_similarity as alike
+from trainer.ops.chart_attributes import Drawn, read_drawn, shared
+from trainer.ops.code_blocks import program
+from trainer.ops.parsing import Unparsable
+from trainer.ops.sandbox import Cell, Outcome, Sandbox
+from trainer.rewards.base import PointwiseReward, Verdict
+from trainer.types import Prompt, Rollout, Score, ScoreStatus
+
+
+class ChartCode(PointwiseReward):
+    """b + (1 - b) (w_a S_attr + w_v S_vis) / (w_a + w_v), b = `rendered`.
+
+    S_attr: mean Jaccard index of texts, values, layout and colours of the two matplotlib figures.
+    S_vis: max(0, SSIM) of the pictures, stretched to the size of the right one. Code that fails,
+    or draws nothing or one colour: 0. No code: 0, `unparsable`. The right chart is drawn by the
+    row's code (column `code`, or `answer`) in a sandbox of its own; a row with a picture only, the
+    prompt's last, has S_vis alone. The reply's code says itself which attributes its figure has:
+    it could claim others, but does not know which. Parts: `attributes`, `ssim`, each index.
+
+    After ChartMaster's ChartSimRL, of which only summaries were read: it compares feature maps of a
+    ResNet-18 where this has SSIM, and its weights are not known. `rendered` and the gates are of
+    the common render-and-compare pipeline.
+    """
+
+    needs = frozenset({"images"})
+
+    column: str = "code"
+    """Column with the right code; empty there: `answer`."""
+    rendered: float = Field(0.0, ge=0, lt=1)
+    """Share of the reward for drawing anything at all."""
+    attribute_weight: float = Field(0.5, ge=0)
+    visual_weight: float = Field(0.5, ge=0)
+    value_tolerance: float = Field(0.05, ge=0)
+    """Relative difference at which two numbers are the same."""
+    against_white: bool = True
+    """(s - s_white) / (1 - s_white) for SSIM: most of a chart is white."""
+    inches: float = Field(20.0, gt=0)
+    """Longest side of a figure."""
+    dpi: int = Field(80, ge=20, le=300)
+    sandbox: Sandbox = Sandbox(seconds=6, memory_mb=3072, output_kb=8192)
+    """Importing matplotlib takes a second or more of `seconds`. The first rollout of a row also
+    waits for the right chart: keep both together under `scoring.deadline`, for a grading that
+    misses that one is a fault, not a 0."""
+
+    _cell: Cell | None = PrivateAttr(None)
+    _fonts: Path | None = PrivateAttr(None)
+    _right: dict[str, Drawn] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _weighted(self) -> ChartCode:
+        if self.attribute_weight + self.visual_weight == 0:
+            raise ValueError("attribute_weight and visual_weight are both 0; raise one of them")
+        return self
+
+    @asynccontextmanager
+    async def open(self, context: Context) -> AsyncIterator[None]:
+        await asyncio.to_thread(self.sandbox.open)
+        yield
+
+    def warm(self) -> None:
+        import matplotlib as mpl
+        from matplotlib import font_manager  # writes the cache of fonts
+
+        self._cell = self.sandbox.open()
+        name = f"fontlist-v{font_manager.FontManager.__version__}.json"
+        fonts = Path(mpl.get_cachedir(), name)
+        self._fonts = fonts if fonts.is_file() else None
+
+    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
+        right = self._expected(prompt)
+        if right is None:
+            reason = f"the row has neither {self.column}, answer nor an image"
+            return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+        try:
+            code = program(rollout.reply, ("python", "py", "python3"))
+        except Unparsable as error:
+            return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
+        done = self._draw(code)
+        try:
+            given = read_drawn(done.result)
+        except ValueError as error:
+            return Score(0.0, reason=done.reason or str(error))
+        target = alike.as_array(right.image)
+        picture = alike.as_array(given.image, right.image.size)
+        if alike.is_blank(picture):
+            return Score(0.0, reason="the picture is of one colour")
+        parts: dict[str, float | None] = {"ssim": self._ssim(picture, target)}
+        weights = {"ssim": self.visual_weight}
+        if right.layout or right.texts:
+            indices = shared(given, right, self.value_tolerance)
+            parts |= indices | {"attributes": sum(indices.values()) / len(indices)}
+            weights["attributes"] = self.attribute_weight
+        total = sum(weights.values())
+        if not total:
+            raise ValueError("visual_weight is 0, and the row has a picture only")
+        similar = sum(weight * (parts[name] or 0.0) for name, weight in weights.items()) / total
+        return Score(self.rendered + (1 - self.rendered) * similar, parts=parts)
+
+    def _ssim(self, given: Any, target: Any) -> float:
+        import numpy as np
+
+        value = alike.ssim(given, target)
+        if self.against_white:
+            white = alike.ssim(np.ones_like(target), target)
+            value = (value - white) / (1 - white) if white < 1 else value
+        return max(0.0, value)
+
+    def _expected(self, prompt: Prompt) -> Drawn | None:
+        code = prompt.meta.get(self.column)
+        code = prompt.answer if code is None else code
+        if code is None:
+            image = _last_image(prompt)
+            return None if image is None else Drawn(image)
+        if code not in self._right:
+            try:
+                text = program(code, ("python", "py", "python3"), require=False)
+                done = self._draw(text)
+                found = read_drawn(done.result)
+            except (Unparsable, ValueError) as error:
+                raise ValueError(f"the row's own code draws no chart: {error}") from None
+            if len(self._right) >= 64:
+                self._right.clear()
+            self._right[code] = found
+        return self._right[code]
+
+    def _draw(self, code: str) -> Outcome:
+        if self._cell is None:
+            self.warm()
+        if self._cell is None:
+            raise MissingService("vision/chart_code: no sandbox")
+        request: dict[str, Any] = {"code": code, "inches": self.inches, "dpi": self.dpi}
+        request["fonts"] = self._cell.inside(self._fonts) if self._fonts else None
+        script = Path(chart_driver.__file__).read_text(encoding="utf-8")
+        shows = (self._fonts,) if self._fonts else ()
+        return self._cell.run(script, request=request, packages=True, shows=shows)
+
+
+def _last_image(prompt: Prompt) -> Any:
+    parts = [p for m in prompt.messages if not isinstance(m["content"], str) for p in m["content"]]
+    images = [part["image"] for part in parts if part.get("image") is not None]
+    return images[-1] if images else None

@@ -1,0 +1,145 @@
+"""How like the right picture is a written SVG."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from trainer.context import Context
+from trainer.errors import MissingService
+from trainer.ops import image_similarity as alike
+from trainer.ops import svg_driver
+from trainer.ops.parsing import Unparsable
+from trainer.ops.sandbox import Cell, Sandbox
+from trainer.ops.svg import brevity, colours, forbidden, set_f1, svg_in
+from trainer.rewards.base import PointwiseReward, Verdict
+from trainer.types import Prompt, Rollout, Score, ScoreStatus
+
+
+class Svg(PointwiseReward):
+    """b + (1 - b) sum_k w_k s_k / sum_k w_k, b = `rendered`, of ssim: max(0, SSIM) of the pictures;
+    colour: F1 of the sets of hexadecimal colours; length: max(0, 1 - characters / longest).
+
+    The right picture is the column `svg`, rendered, or the prompt's last image, which has no
+    colours to compare: that weight is then left out. An SVG with a forbidden element, an entity or
+    a reference to something outside, one that does not render, or renders to one colour: 0. No SVG:
+    0, `unparsable`. Rendered in the sandbox by resvg-py (`pip install resvg-py`).
+
+    Source: the common render-and-compare pipeline of Visual-ERM and SGP-RL; the form in [0, 1] is
+    ours.
+    """
+
+    needs = frozenset({"images"})
+
+    column: str = "svg"
+    rendered: float = Field(0.5, ge=0, lt=1)
+    """Share of the reward for a picture that renders."""
+    ssim_weight: float = Field(1.0, ge=0)
+    colour_weight: float = Field(0.0, ge=0)
+    length_weight: float = Field(0.0, ge=0)
+    longest: int = Field(6000, ge=1)
+    """Characters at which `length` is 0, blanks and comments not counted."""
+    most_characters: int = Field(100_000, ge=1)
+    """A longer SVG is worth 0."""
+    forbid: tuple[str, ...] = ("script", "foreignObject", "image", "text", "tspan", "textPath")
+    """Elements. Letters can spell out the prompt instead of drawing it."""
+    canvas: int = Field(672, ge=16, le=2048)
+    """Longest side of the rendering of the right SVG; an image keeps its own size."""
+    against_white: bool = False
+    """(s - s_white) / (1 - s_white) for SSIM."""
+    sandbox: Sandbox = Sandbox(seconds=2, output_kb=8192)
+
+    _cell: Cell | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Svg:
+        if self.ssim_weight + self.length_weight == 0:
+            raise ValueError("ssim_weight and length_weight are both 0; raise one of them")
+        return self
+
+    @asynccontextmanager
+    async def open(self, context: Context) -> AsyncIterator[None]:
+        await asyncio.to_thread(self.sandbox.open)
+        self._renderer()
+        yield
+
+    def warm(self) -> None:
+        self._renderer()
+        self._cell = self.sandbox.open()
+
+    def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
+        gold = prompt.meta.get(self.column)
+        target = _last_image(prompt) if gold is None else self._render(str(gold), None)
+        if isinstance(target, str):
+            raise ValueError(f"{self.column} of the row does not render: {target}")
+        if target is None:
+            reason = f"the row has neither {self.column} nor an image"
+            return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+        try:
+            svg = svg_in(rollout.reply)
+        except Unparsable as error:
+            return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
+        if len(svg) > self.most_characters:
+            return Score(0.0, reason=f"longer than {self.most_characters} characters")
+        if held := forbidden(svg, self.forbid):
+            return Score(0.0, reason=f"holds {held}")
+        picture = self._render(svg, target.size)
+        if isinstance(picture, str):
+            return Score(0.0, reason=picture)
+        given, right = alike.as_array(picture, target.size), alike.as_array(target)
+        if alike.is_blank(given):
+            return Score(0.0, reason="the picture is of one colour")
+        parts = {"ssim": self._ssim(given, right), "length": brevity(svg, self.longest)}
+        weights = {"ssim": self.ssim_weight, "length": self.length_weight}
+        if gold is not None:
+            parts["colour"] = set_f1(colours(svg), colours(str(gold)))
+            weights["colour"] = self.colour_weight
+        similar = sum(w * parts[name] for name, w in weights.items()) / sum(weights.values())
+        return Score(self.rendered + (1 - self.rendered) * similar, parts=dict(parts))
+
+    def _ssim(self, given: Any, right: Any) -> float:
+        import numpy as np
+
+        value = alike.ssim(given, right)
+        if self.against_white:
+            white = alike.ssim(np.ones_like(right), right)
+            value = (value - white) / (1 - white) if white < 1 else value
+        return max(0.0, value)
+
+    def _renderer(self) -> Path:
+        found = importlib.util.find_spec("resvg_py")
+        if found is None or not found.submodule_search_locations:
+            raise MissingService("vision/svg renders with resvg-py: pip install resvg-py")
+        return Path(next(iter(found.submodule_search_locations)))
+
+    def _render(self, svg: str, size: tuple[int, int] | None) -> Any:
+        """The picture, or why there is none."""
+        from PIL import Image
+
+        if self._cell is None:
+            self._cell = self.sandbox.open()
+        package = self._renderer()
+        width, height = size or (self.canvas, self.canvas)
+        request = {"svg": svg, "width": width, "height": height}
+        request["folder"] = str(Path(self._cell.inside(package)).parent)
+        script = Path(svg_driver.__file__).read_text(encoding="utf-8")
+        done = self._cell.run(script, request=request, shows=(package,))
+        if not done.fine:
+            return done.reason
+        try:
+            return Image.open(io.BytesIO(done.result), formats=["PNG"]).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return f"no picture came back ({type(error).__name__})"
+
+
+def _last_image(prompt: Prompt) -> Any:
+    parts = [p for m in prompt.messages if not isinstance(m["content"], str) for p in m["content"]]
+    images = [part["image"] for part in parts if part.get("image") is not None]
+    return images[-1] if images else None
