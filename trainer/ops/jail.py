@@ -91,15 +91,15 @@ def build_root(job: dict[str, Any]) -> None:
     os.mkdir("old")
     _call(_CALLS[platform.machine()]["pivot_root"], b".", b"old", what="pivot_root")
     os.chdir("/")
+    os.makedirs("/tmp", exist_ok=True)
+    size = f"size={job['files_mb']}m,nr_inodes=4096,mode=1777"
+    _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)  # first: Python may live below /tmp
     for source, target in job["shows"]:
         _show("/old" + source, target)
     os.makedirs("/dev", exist_ok=True)
     for name in ("null", "zero", "random", "urandom"):
         os.close(os.open(f"/dev/{name}", os.O_CREAT, 0o644))
         _mount(f"/old/dev/{name}", f"/dev/{name}", None, _BIND)
-    os.makedirs("/tmp", exist_ok=True)
-    size = f"size={job['files_mb']}m,nr_inodes=4096,mode=1777"
-    _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)
     _checked(_libc.umount2(b"/old", 2), "let go of the old root")
     os.rmdir("/old")
     _restrict("/", _READ_ONLY, deep=False)

@@ -75,7 +75,8 @@ async def test_it_lives_as_long_as_the_run_and_comes_back(tmp_path):
         await pid_of(url)
 
 
-async def test_processes_of_a_node_share_it(tmp_path):
+async def test_processes_of_a_node_share_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)  # vLLM sets it in the process it runs in
     port = free_port()
     first = Small(model="fine", port=port).open(context_of(tmp_path, 0, 2, port))
     second = Small(model="never started").open(context_of(tmp_path, 1, 2, port))
