@@ -131,6 +131,23 @@ class Session:
             line=(*self.line, self._forks),
         )
 
+    def replay(self, text: str, tokens: list[int]) -> Span:
+        """Records a reply that was written elsewhere, as if the policy had sampled it; its
+        log-probs are unknown and stand as 0, its version as -1."""
+        n = len(tokens)
+        return self._add(
+            Span(
+                parent=self.tip,
+                role="assistant",
+                author="policy",
+                message=text,
+                tokens=list(tokens),
+                sampled=[True] * n,
+                logprobs=[0.0] * n,
+                version=[-1] * n,
+            )
+        )
+
     def _record(self, role: str, author: str, rendered: Rendered) -> Span:
         n = len(rendered.tokens)
         if rendered.inputs:  # rewards that run without pixels read boxes in the model's own pixels

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.errors import DataError
 from trainer.rollouts.base import Agent, Session
-from trainer.types import Group, Span
+from trainer.types import Group
 
 if TYPE_CHECKING:
     from trainer.engines.base import Engine, Sampling
@@ -54,18 +54,7 @@ class Replay(Agent):
             session = Session.start(
                 prompt, engine, renderer, sampling, seed=seed, member=member, rendered=rendered
             )
-            session.rollout.spans.append(
-                Span(
-                    parent=session.tip,
-                    role="assistant",
-                    author="policy",
-                    message=text,
-                    tokens=tokens,
-                    sampled=[True] * len(tokens),
-                    logprobs=[0.0] * len(tokens),
-                    version=[-1] * len(tokens),
-                )
-            )
+            session.replay(text, tokens)
             if labels is not None:
                 session.rollout.meta["recorded"] = labels[member]
             rollouts.append(session.rollout)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from trainer.errors import DataError
 from trainer.rollouts.base import Agent, Session
-from trainer.types import Group, Span
+from trainer.types import Group
 
 if TYPE_CHECKING:
     from trainer.engines.base import Engine, Sampling
@@ -59,18 +59,7 @@ class ReplayPairs(Agent):
             text = _answer(prompt, column)
             tokens = [*renderer.encode(text), renderer.stop_ids[0]]
             session.rollout.meta["recorded"] = float(group_size - 1 - member)
-            session.rollout.spans.append(
-                Span(
-                    parent=session.tip,
-                    role="assistant",
-                    author="policy",
-                    message=text,
-                    tokens=tokens,
-                    sampled=[True] * len(tokens),
-                    logprobs=[0.0] * len(tokens),
-                    version=[-1] * len(tokens),
-                )
-            )
+            session.replay(text, tokens)
             rollouts.append(session.rollout)
         return Group(prompt, rollouts)
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from trainer.errors import DataError
 from trainer.ops.steps import token_ends
 from trainer.rollouts.base import Agent, Session
-from trainer.types import Group, Span
+from trainer.types import Group
 
 if TYPE_CHECKING:
     from trainer.engines.base import Engine, Sampling
@@ -58,18 +58,7 @@ class ReplaySteps(Agent):
                 prompt, engine, renderer, sampling, seed=seed, member=member, rendered=rendered
             )
             session.rollout.meta["step_ends"] = list(ends)
-            session.rollout.spans.append(
-                Span(
-                    parent=session.tip,
-                    role="assistant",
-                    author="policy",
-                    message=text,
-                    tokens=list(tokens),
-                    sampled=[True] * len(tokens),
-                    logprobs=[0.0] * len(tokens),
-                    version=[-1] * len(tokens),
-                )
-            )
+            session.replay(text, tokens)
             rollouts.append(session.rollout)
         return Group(prompt, rollouts)
 
