@@ -82,6 +82,17 @@ def _present(entry: tuple[str, Any], rows: list[dict[str, Any]]) -> tuple[str, l
     return title, [key for key in keys if key in logged]
 
 
+def _tidy(axes: Axes) -> None:
+    """Whole steps on the one axis, a short power of ten at the other."""
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    formatter = ScalarFormatter(useMathText=True)
+    formatter.set_powerlimits((-3, 4))
+    axes.yaxis.set_major_formatter(formatter)
+    axes.yaxis.get_offset_text().set_fontsize(7)
+
+
 def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
     points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
     return [step for step, _ in points], [value for _, value in points]
@@ -93,6 +104,7 @@ def _reward(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.set_xlabel("step")
     axes.plot(steps, means, color=GREY, lw=0.9, alpha=0.7, label="mean of the step")
     axes.plot(steps, smooth(means), color=BLUE, lw=2, label="smoothed")
+    _tidy(axes)
     if steps:
         axes.legend(frameon=False, loc="best")
 
@@ -121,12 +133,14 @@ def _heldout(axes: Axes, tables: list[dict[str, Any]], last: int) -> None:
                 color=colour,
             )
     axes.margins(y=0.15)
+    _tidy(axes)
     axes.set_xlim(-0.06 * max(last, 1), 1.06 * max(last, 1))
     axes.legend(frameon=False, loc="best")
 
 
 def _small(axes: Axes, rows: list[dict[str, Any]], title: str, keys: list[str]) -> None:
     axes.set_title(title, fontsize=9)
+    _tidy(axes)
     for key in keys:
         steps, values = _series(rows, key)
         name = key.rpartition("/")[2].replace("_", " ")

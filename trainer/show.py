@@ -15,7 +15,7 @@ from rich.text import Text
 from trainer.errors import DataError
 from trainer.monitors.base import read_rows
 from trainer.ops.panels import duration, evaluation_table, phase_bar, reward_parts, sample_answers
-from trainer.ops.sparkline import sparkline
+from trainer.ops.sparkline import Sparkline
 from trainer.run_folder import RESOLVED
 from trainer.yaml import read_yaml
 
@@ -140,15 +140,16 @@ def _is_short(value: Any) -> bool:
 def _curves(metrics: list[dict[str, Any]]) -> Table:
     logged = {key for row in metrics for key, v in row.items() if isinstance(v, int | float)}
     parts = [f"reward/{name}" for name in sorted(reward_parts(dict.fromkeys(logged, 0.0)))]
+    keys = [key for key in CURVES if key in logged] + parts
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True, min_width=max(map(len, keys)))
     for name in ("first", "last", "min", "max"):
         table.add_column(name, justify="right")
-    table.add_column(f"steps {metrics[0]['step']} to {metrics[-1]['step']}")
-    for key in [key for key in CURVES if key in logged] + parts:
+    table.add_column(f"steps {metrics[0]['step']}-{metrics[-1]['step']}")
+    for key in keys:
         values = [row[key] for row in metrics if row.get(key) is not None]
         figures = (values[0], values[-1], min(values), max(values))
-        table.add_row(key, *(f"{v:.4g}" for v in figures), Text(sparkline(values, 40), "cyan"))
+        table.add_row(key, *(f"{v:.4g}" for v in figures), Sparkline(values))
     return table
 
 

@@ -24,6 +24,10 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
     "--no-first-run",
+    "--disable-background-networking",  # it asks nobody outside for anything
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
     "--remote-debugging-pipe",
 )
 # Chromium reads commands from descriptor 3 and answers on 4; the first two may be these numbers.

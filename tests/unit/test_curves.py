@@ -12,7 +12,7 @@ from rich.console import Console
 
 from trainer.curves import draw_curves, smooth
 from trainer.errors import DataError
-from trainer.ops.sparkline import sparkline
+from trainer.ops.sparkline import Sparkline, sparkline
 from trainer.show import show_run
 from trainer.yaml import dump_recipe, load_recipe
 
@@ -125,3 +125,10 @@ def test_show_of_a_run_that_just_started(folder):
 def test_show_of_another_folder_names_the_runs_inside(folder):
     with pytest.raises(DataError, match=r"not a run folder.*runs in it: demo"):
         show_run(folder.parent)
+
+
+@pytest.mark.parametrize(("width", "bars"), [(80, 40), (20, 20), (5, 5)])
+def test_a_sparkline_fills_its_place_and_no_more(width, bars):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(Sparkline([float(i) for i in range(100)]))
+    assert console.file.getvalue() == sparkline([float(i) for i in range(100)], bars) + "\n"

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.measure import Measurement
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -21,3 +26,20 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
         return BARS[0] * n
     top = len(BARS) - 1
     return "".join(BARS[round((mean - low) / (high - low) * top)] for mean in means)
+
+
+class Sparkline:
+    """`sparkline` as a rich renderable: as wide as the place it is given, `width` at the most."""
+
+    def __init__(self, values: Sequence[float], width: int = 40, style: str = "cyan"):
+        self.values, self.width, self.style = values, width, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        yield Text(sparkline(self.values, min(self.width, options.max_width)), self.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+
+        return Measurement(min(8, options.max_width), min(self.width, options.max_width))
