@@ -34,7 +34,7 @@ from trainer.config import Recipe
 from trainer.engines.vllm_server import VllmServer
 from trainer.loop import train
 from trainer.monitors.base import Monitor
-from trainer.ops.fleet import Member, MemberFault
+from trainer.ops.member import Member, MemberFault
 from trainer.run_folder import folder_of
 from trainer.yaml import load_recipe
 
