@@ -27,6 +27,10 @@ class MemberFault(Exception):
     """A server failed a request; another one may not."""
 
 
+class Stuck(MemberFault):
+    """A server shows no sign of life."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """Seconds; every wait has one."""
@@ -74,8 +78,8 @@ class Member:
         stall: float | None = None,
         method: str = "POST",
     ) -> Any:
-        """A request that is not retried. Raises MemberFault, with `stall` also when the server
-        shows no sign of life for so many seconds."""
+        """A request that is not retried. Raises MemberFault, with `stall` also (Stuck) when the
+        server shows no sign of life for so many seconds."""
         response = await self.ask(path, body, deadline=deadline, stall=stall, method=method)
         return read_json(response) if _speaks_json(response) else response.text
 
@@ -100,7 +104,7 @@ class Member:
             if not done:
                 raise MemberFault(f"{path}: no answer within {deadline:g} s")
             if task not in done:
-                raise MemberFault(f"{path}: {done.pop().result()}")
+                raise Stuck(f"{path}: {done.pop().result()}")
             if task.cancelled():  # by `Fleet.lose`
                 raise MemberFault(self.reason)
             response = task.result()
@@ -126,13 +130,13 @@ class Member:
             try:
                 answer = await self.client.get("/health", timeout=seconds)
             except httpx.HTTPError as error:
-                return f"stuck: /health gives {type(error).__name__} within {seconds:g} s"
+                return f"/health gives {type(error).__name__} within {seconds:g} s"
             if answer.is_error:
-                return f"stuck: /health gives {answer.status_code}"
+                return f"/health gives {answer.status_code}"
             await asyncio.sleep(seconds - (time.monotonic() - began))
             took = time.monotonic() - began
             if self.process and self.process.used_seconds() - used < _IDLE * took:
-                return f"stuck: it computed nothing for {took:.0f} s"
+                return f"no answer, and it computed nothing for {took:.0f} s"
 
 
 def read_json(response: httpx.Response) -> Any:
