@@ -41,7 +41,7 @@ from trainer.yaml import load_recipe
 PATIENT = (
     "engine.health_every=5",
     "engine.health_deadline=30",
-    "engine.control_deadline=60",
+    "engine.stall_deadline=10",
     "engine.restarts=10",
     "engine.retries=50",
 )

@@ -195,6 +195,30 @@ async def test_lag_0_gives_the_numbers_of_a_plain_loop(make_recipe) -> None:
         assert torch.equal(tensor, weights[name]), name
 
 
+class Ordered(Hf):
+    """Notes what it is asked to do."""
+
+    _asked: list[str] = PrivateAttr(default_factory=list)
+
+    async def sample(self, request: Request) -> Completion:
+        self._asked.append("sample")
+        return await super().sample(request)
+
+    async def load(self, weights: Any, version: int) -> None:
+        self._asked.append(f"load {version}")
+        await super().load(weights, version)
+
+
+async def test_the_first_thing_after_start_and_resume_is_a_sync(make_recipe) -> None:
+    recipe = make_recipe(1, steps=2, checkpoint={"every": 1})
+    for steps, fresh, version in ((2, True, 0), (3, False, 2)):
+        engine = Ordered()
+        again = recipe.model_copy(update={"engine": engine, "steps": steps})
+        await train(again, fresh=fresh)
+        assert engine._asked[0] == f"load {version}"
+        assert "sample" in engine._asked
+
+
 class Liar(Hf):
     """A worker that lost the last two sets of weights and does not know."""
 
