@@ -20,31 +20,32 @@ from trainer.types import Group, Prompt, Rollout, Score, Span
 settings.register_profile("cohort", deadline=None, derandomize=True)
 settings.load_profile("cohort")
 
-ROOT = Path(__file__).parent
+VLLM = "tests/integration/vllm/"
+ORDER = (VLLM, "tests/integration/", "test_recipes.py", "")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file's tests share its fixtures, and those of vLLM one server: each go to one process. A
-    recipe's test shares nothing. What takes longest begins first, so that no process is left with
-    it at the end."""
-    for item in items:
-        if group := _group_of(item.path.relative_to(ROOT)):
-            item.add_marker(pytest.mark.xdist_group(group))
+    recipe's test shares nothing. (`--dist loadgroup` of pytest-xdist 3.8 does nothing under pytest
+    9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            if path.startswith(VLLM):
+                return VLLM
+            return nodeid if path.endswith("test_recipes.py") else path
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process is left with it at the end."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _order_of(item.path.relative_to(ROOT)))
-
-
-def _group_of(path: Path) -> str | None:
-    if path.is_relative_to("integration/vllm"):
-        return "vllm"
-    return None if path.name == "test_recipes.py" else str(path)
-
-
-def _order_of(path: Path) -> int:
-    if path.is_relative_to("integration"):
-        return 1 - path.is_relative_to("integration/vllm")
-    return 3 if path.is_relative_to("unit") else 2
+        items.sort(key=lambda item: next(i for i, k in enumerate(ORDER) if k in item.nodeid))
 
 
 def _span(parent: int | None, tokens: Sequence[int], sampled: bool, version: int = 0) -> Span:
