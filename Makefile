@@ -1,6 +1,8 @@
 SHELL := /bin/bash
 VENV ?= .venv
 export VENV
+# Processes that share the tests; 0 runs them in one, for a debugger.
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-vllm demo test check schema clean
@@ -17,7 +19,7 @@ demo: setup ## train a tiny language model and a tiny vision-language model, fro
 
 test: ## set up, with vLLM (its CPU build where there is no GPU), and run every test
 	@scripts/setup.sh dev vllm
-	$(VENV)/bin/python -m pytest -q --durations=10
+	$(VENV)/bin/python -m pytest -q -n $(TEST_PROCESSES) --durations=10
 
 setup-vllm: ## add vLLM to .venv: its CPU build where there is no GPU
 	@scripts/setup.sh dev vllm

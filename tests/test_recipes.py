@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trainer import stages
 from trainer.loop import train
-from trainer.stages import run_stages
 from trainer.yaml import dump_recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +21,8 @@ def _scales(path: Path) -> list[str]:
     return list(yaml.safe_load(path.read_text()).get("scales", {})) or ["tiny"]
 
 
+DRAWN = ("curr_reft", "ppo", "quickstart_text", "quickstart_vision")
+"""Stages, a critic, the demo: a picture takes longer than the two steps that it shows."""
 CASES = [(path, scale) for path in RECIPES for scale in _scales(path)]
 
 
@@ -40,7 +42,7 @@ def test_it_loads_and_what_is_saved_loads_back_equal(path, scale, tmp_path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_two_steps_at_tiny_scale(path, tmp_path):
+def test_two_steps_at_tiny_scale(path, tmp_path, monkeypatch):
     """For the cold starts: the command recorded in the recipe still loads and starts."""
     overrides = (
         f"output={tmp_path}",
@@ -50,12 +52,14 @@ def test_two_steps_at_tiny_scale(path, tmp_path):
         "learner.minibatches=1",
         "rollouts.groups_per_step=2",
     )
-    recipes = load_recipe(path, overrides=overrides)
-    folder = asyncio.run(run_stages(recipes))
+    if path.stem not in DRAWN:
+        monkeypatch.setattr(stages, "draw_curves", lambda folder: None)
+    folder = asyncio.run(stages.run_stages(load_recipe(path, overrides=overrides)))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert (folder / "checkpoints" / "step_000002" / "model" / "model.safetensors").exists()
-    assert (folder / "curves.png").stat().st_size > 10_000
+    if path.stem in DRAWN:
+        assert (folder / "curves.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

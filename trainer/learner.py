@@ -64,6 +64,7 @@ class Learner:
             seen = self.updater.evaluate(batch, entropy=wants_entropy)
             if recipe.old_logprobs == "recompute":
                 batch = batch.with_(old_logprobs=seen.logprobs)
+                self._note_gap(batch)
             if wants_entropy and seen.entropy is not None:
                 batch = batch.with_(extra=batch.extra | {"old_entropy": seen.entropy})
             if shared_values:
@@ -98,6 +99,14 @@ class Learner:
         rows, width = batch.tokens.shape
         whole = estimate(merge(everyone))
         return batch.with_(advantages=whole[start : start + rows, :width])
+
+    def _note_gap(self, batch: Batch) -> None:
+        """Over every action that was sampled: nothing has been masked yet."""
+        if not self.recipe.rollouts.agent.samples or batch.old_logprobs is None:
+            return
+        gap = (batch.old_logprobs - batch.sampled_logprobs).abs()
+        self._noted.mean("logprob_gap_mean", gap, batch.mask * batch.weight)
+        self._noted.maximum("logprob_gap_max", gap, batch.mask)
 
     def update(self, batch: Batch, step: int) -> dict[str, float]:
         """Trains the critic, then, once it is warm, the policy, on an annotated batch with
@@ -154,5 +163,6 @@ def policy_job(recipe: Recipe) -> Job:
         groups_per_step=recipe.rollouts.groups_per_step,
         max_tokens=recipe.rollouts.sampling.max_tokens,
         temperature=recipe.rollouts.sampling.temperature,
-        compares_engine=recipe.rollouts.agent.samples,
+        # With a pass of their own the old log-probs have told it already, of more actions.
+        compares_engine=recipe.rollouts.agent.samples and recipe.old_logprobs != "recompute",
     )

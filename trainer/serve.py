@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.engines.vllm_server import VllmServer
 from trainer.errors import ConfigError, EngineError
+from trainer.ops.member import Member, MemberFault, Stuck
 from trainer.ops.server_process import ServerProcess
 from trainer.ops.vllm_arguments import model_folder
 from trainer.ops.vllm_launch import server_command, server_environment
 from trainer.run_folder import folder_of
 
 if TYPE_CHECKING:
+    import httpx
+
     from trainer.config import Recipe
 
 _POLL_SECONDS = 0.5
@@ -24,7 +28,7 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")
 
 async def serve(recipe: Recipe, *, host: str, port: int, say: Callable[[str], None]) -> None:
     """Runs `engine.workers` servers on `port`, `port + 1`, ... until it is cancelled (Ctrl-C), and
-    starts again those that end.
+    starts again those that end or hang.
 
     `say` gets each URL when its server answers, then the line that names them all in the trainer's
     recipe. Weights come with the trainer's first sync; both nodes need the same model, and see
@@ -98,26 +102,54 @@ async def _keep(
         if await _answers(server, engine.start_deadline):
             failed = 0
             ready(url)
-            await server.wait()
-            say(f"{url} ended, and is started again:\n{server.last_words()}")
+            why = await _end(server, engine)
+            say(f"{url} {why}, and is started again:\n{server.last_words()}")
         else:
             failed += 1
         await server.kill()
     raise EngineError(f"{url} did not start {failed} times in a row:\n{server.last_words()}")
 
 
-async def _answers(server: ServerProcess, deadline: float) -> bool:
-    """False if it ends, or says nothing in time."""
+async def _end(server: ServerProcess, engine: VllmServer) -> str:
+    """Returns how it came to its end: a trainer elsewhere sees that it hangs, but only we can start
+    it again. Its engine is asked for a word: while it takes weights it gives none, but computes."""
+    async with _client(server) as client:
+        member = Member("it", str(client.base_url), server, client)
+        while server.running:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(server.wait(), engine.health_every)
+            try:
+                await member.control(
+                    "/is_paused",
+                    deadline=engine.control_deadline,
+                    stall=engine.stall_deadline,
+                    method="GET",
+                )
+            except Stuck as fault:
+                return f"hangs ({fault})"
+            except (MemberFault, EngineError):
+                continue  # it answers, or is gone
+    return "ended"
+
+
+def _client(server: ServerProcess) -> httpx.AsyncClient:
     import httpx
 
     port = server.command[server.command.index("--port") + 1]
     host = server.command[server.command.index("--host") + 1]
     address = "127.0.0.1" if host in _EVERY_ADDRESS else host
+    return httpx.AsyncClient(base_url=f"http://{address}:{port}", timeout=None, trust_env=False)
+
+
+async def _answers(server: ServerProcess, deadline: float) -> bool:
+    """False if it ends, or says nothing in time."""
+    import httpx
+
     try:
-        async with asyncio.timeout(deadline), httpx.AsyncClient(trust_env=False) as client:
+        async with asyncio.timeout(deadline), _client(server) as client:
             while server.running:
                 try:
-                    answer = await client.get(f"http://{address}:{port}/health", timeout=5)
+                    answer = await client.get("/health", timeout=5)
                     if answer.is_success:
                         return True
                 except httpx.HTTPError:

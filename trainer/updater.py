@@ -96,7 +96,8 @@ class Updater:
 
         Report, over all processes: `loss` and `surrogate` (the loss before modifiers) as mean over
         updates; metrics of loss and modifiers, and `entropy`, as mean over the trained actions;
-        `logprob_gap_mean` and `_max`, raw |policy - engine| per action before any change;
+        `logprob_gap_mean` and `_max`, raw |policy - engine| per action before any weight, of the
+        first minibatch (`Learner` reports them of all actions where it recomputes log-probs);
         `grad_norm` (before clipping), `lr`, `tokens` (actions trained on), `updates`,
         `skipped_updates`.
 

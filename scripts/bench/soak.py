@@ -34,14 +34,14 @@ from trainer.config import Recipe
 from trainer.engines.vllm_server import VllmServer
 from trainer.loop import train
 from trainer.monitors.base import Monitor
-from trainer.ops.fleet import Member, MemberFault
+from trainer.ops.member import Member, MemberFault
 from trainer.run_folder import folder_of
 from trainer.yaml import load_recipe
 
 PATIENT = (
     "engine.health_every=5",
     "engine.health_deadline=30",
-    "engine.control_deadline=60",
+    "engine.stall_deadline=10",
     "engine.restarts=10",
     "engine.retries=50",
 )

@@ -30,11 +30,6 @@ pytestmark = pytest.mark.slow
 PATIENCE = 60.0
 
 
-def many_values(completions, completion_ids, **columns):
-    """A reward with many values: a model that knows nothing has something to learn."""
-    return [-abs(sum(ids) % 13 - 7) / 7 for ids in completion_ids]
-
-
 class Recorder(Monitor):
     """Keeps what was trained, with the version of every token."""
 
@@ -78,7 +73,7 @@ def make_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
                 "threads": 1,
                 "model": {"type": "tiny_text", "hidden": 24, "intermediate": 32, "layers": 1},
                 "prompts": {"type": "synthetic/arithmetic", "holdout": 2},
-                "reward": {"function": "test_async:many_values"},
+                "reward": {"function": "light_rewards:many_values"},
                 "learner": {"lr": 1e-3},
                 "monitors": (Recorder(), "jsonl"),
                 **fields,
@@ -116,18 +111,12 @@ async def test_dropped_groups_do_not_stretch_the_bound(make_recipe, lag: int) ->
         make_recipe(
             lag,
             steps=8,
-            reward={"function": "test_async:half_constant"},
+            reward={"function": "light_rewards:half_constant"},
             rollouts={"filters": ["zero_variance"], "groups_per_step": 2},
         )
     )
     assert max(map(max, recorder.lags())) <= lag
     assert sum(report["group/dropped"] for report in recorder.reports) > 0
-
-
-def half_constant(completions, completion_ids, answer, **columns):
-    if sum(map(ord, str(answer[0]))) % 2:
-        return [0.0] * len(completions)
-    return many_values(completions, completion_ids)
 
 
 class Gated(Hf):
@@ -204,6 +193,30 @@ async def test_lag_0_gives_the_numbers_of_a_plain_loop(make_recipe) -> None:
     assert own.keys() == weights.keys()
     for name, tensor in own.items():
         assert torch.equal(tensor, weights[name]), name
+
+
+class Ordered(Hf):
+    """Notes what it is asked to do."""
+
+    _asked: list[str] = PrivateAttr(default_factory=list)
+
+    async def sample(self, request: Request) -> Completion:
+        self._asked.append("sample")
+        return await super().sample(request)
+
+    async def load(self, weights: Any, version: int) -> None:
+        self._asked.append(f"load {version}")
+        await super().load(weights, version)
+
+
+async def test_the_first_thing_after_start_and_resume_is_a_sync(make_recipe) -> None:
+    recipe = make_recipe(1, steps=2, checkpoint={"every": 1})
+    for steps, fresh, version in ((2, True, 0), (3, False, 2)):
+        engine = Ordered()
+        again = recipe.model_copy(update={"engine": engine, "steps": steps})
+        await train(again, fresh=fresh)
+        assert engine._asked[0] == f"load {version}"
+        assert "sample" in engine._asked
 
 
 class Liar(Hf):

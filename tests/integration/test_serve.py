@@ -28,7 +28,7 @@ prompts: synthetic/arithmetic
 reward: text/exact
 engine: {type: vllm_server, workers: 1, restarts: 1, start_deadline: 30}
 """
-HEALTHY = "import http.server as h, os, sys; print('pid', os.getpid(), flush=True); " + (
+HEALTHY = "import http.server as h, os, sys, time; print('pid', os.getpid(), flush=True); " + (
     "H = type('H', (h.BaseHTTPRequestHandler,), {'do_GET': lambda s: s.send_response(200) or "
     "s.end_headers()}); h.HTTPServer(('127.0.0.1', int(sys.argv[4])), H).serve_forever()"
 )
@@ -37,9 +37,10 @@ BROKEN = "raise RuntimeError('no memory for the cache')"
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """`start(code, workers=1)`: serve() as a task, the lines it says, and its first port."""
+    """`start(code, workers=1, "key=value", ...)`: serve() as a task, the lines it says, and its
+    first port."""
 
-    def run(code: str, workers: int = 1) -> tuple[asyncio.Task[None], list[str], int]:
+    def run(code: str, workers: int = 1, *more: str) -> tuple[asyncio.Task[None], list[str], int]:
         def command(folder, arguments, *, host, port):
             assert (folder / "config.json").exists()
             return [sys.executable, "-c", code, "--host", host, "--port", str(port)]
@@ -47,7 +48,7 @@ def start(tmp_path, monkeypatch):
         monkeypatch.setattr(serve_module, "server_command", command)
         path = tmp_path / "r.yaml"
         path.write_text(RECIPE)
-        overrides = (f"output={tmp_path}", f"engine.workers={workers}")
+        overrides = (f"output={tmp_path}", f"engine.workers={workers}", *more)
         (recipe,) = load_recipe(path, overrides=overrides)
         said: list[str] = []
         port = free_port()
@@ -84,6 +85,26 @@ async def test_a_worker_that_is_killed_comes_back(start, tmp_path):
     os.kill(int(log.read_text().removeprefix("pid ").split()[0]), signal.SIGKILL)
     await _until(lambda: said.count(f"http://127.0.0.1:{port}") == 2)
     assert any("ended, and is started again" in line for line in said)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_worker_that_hangs_comes_back(start, tmp_path, silent):
+    """Its front end may still answer: then it is its engine that says and computes nothing."""
+    code = HEALTHY.replace("h.HTTPServer", "h.ThreadingHTTPServer")
+    if silent:
+        hang = "'do_GET': lambda s: 'is_pau' in s.path and time.sleep(60) or"
+        code = code.replace("'do_GET': lambda s:", hang)
+    quick = ("engine.health_every=0.2", "engine.stall_deadline=1")
+    task, said, port = start(code, 1, *quick)
+    await _until(lambda: len(said) == 2)
+    if not silent:
+        log = tmp_path / "served" / "serve" / f"server-{port}.log"
+        os.kill(int(log.read_text().removeprefix("pid ").split()[0]), signal.SIGSTOP)
+    await _until(lambda: said.count(f"http://127.0.0.1:{port}") == 2)
+    why = "it computed nothing for" if silent else "/health gives ReadTimeout within 1 s"
+    assert any("hangs (/is_paused: " in line and why in line for line in said)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -62,7 +62,7 @@ class Completion:
     logprobs: list[float]  # [n] of the distribution the token was drawn from; greedy: temperature 1
     version: list[int]  # [n]
     finish: str
-    """stop | length | abort."""
+    """stop | length | abort; what an engine aborted counts as truncated, its tokens are real."""
 
 
 class Engine(Plugin):

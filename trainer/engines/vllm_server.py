@@ -21,7 +21,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from trainer.engines.base import Completion, Engine, Request
 from trainer.errors import ConfigError, EngineError, StaleWeights
 from trainer.ops.claims import Claim
-from trainer.ops.fleet import Deadlines, Fleet, Member
+from trainer.ops.fleet import Fleet
+from trainer.ops.member import Deadlines, Member
 from trainer.ops.served_weights import AGREE, ServedWeights
 from trainer.ops.server_process import ServerProcess, free_port
 from trainer.ops.vllm_arguments import (
@@ -81,7 +82,10 @@ class VllmServer(VllmArguments, Engine):
     request_deadline: float = Field(1800.0, gt=0)
     """Seconds one reply may take."""
     control_deadline: float = Field(300.0, gt=0)
-    """Seconds one step of a weight sync may take."""
+    """Seconds one step of a weight sync may take, on a server that works on it."""
+    stall_deadline: float = Field(20.0, gt=0)
+    """Seconds of such a step after which a server that shows no sign of life counts as hanging: its
+    front end does not answer, or (of `workers`) none of its processes computes."""
     health_every: float = Field(15.0, gt=0)
     """A server that finished nothing for so many seconds is asked for one token."""
     health_deadline: float = Field(60.0, gt=0)
@@ -120,7 +124,6 @@ class VllmServer(VllmArguments, Engine):
                 Path(files),
                 precision=self.precision_on(context.device),
                 bucket=self.bucket_mib * 2**20,
-                deadline=self.control_deadline,
                 banned=context.renderer.banned_ids,
                 images=context.renderer.image_processor is not None,
             )
@@ -130,6 +133,7 @@ class VllmServer(VllmArguments, Engine):
                     start=self.start_deadline,
                     request=self.request_deadline,
                     control=self.control_deadline,
+                    stall=self.stall_deadline,
                     health=self.health_deadline,
                 ),
                 retries=self.retries,
@@ -293,7 +297,10 @@ class VllmServer(VllmArguments, Engine):
     async def _score(self, member: Member, rows: list[Row]) -> list[list[float]]:
         async def one(tokens: list[int], inputs: dict[str, Any]) -> list[float]:
             body = self._body(tokens, inputs, _SCORE)
-            answer = await member.control(_GENERATE, body, deadline=self.control_deadline)
+            deadlines = self.fleet.deadlines
+            answer = await member.control(
+                _GENERATE, body, deadline=deadlines.control, stall=deadlines.stall
+            )
             return prompt_scores(answer, tokens)
 
         return list(await asyncio.gather(*(one(*row) for row in rows)))

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 from trainer.errors import EngineError
-from trainer.ops.fleet import Member, MemberFault
+from trainer.ops.member import Member, MemberFault
 
 LEASE_SECONDS = 30.0
 """How long a claim lasts without a word from its owner."""

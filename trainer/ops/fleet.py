@@ -7,93 +7,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
 from trainer.errors import EngineError
-from trainer.ops.server_process import ServerProcess
+from trainer.ops.member import Deadlines, Member, MemberFault, Refused, read_json
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
 _DYING_SECONDS = 1.0
 """A broken connection is often seen before the end of the process behind it."""
-_REFUSED = range(400, 500)
-
-
-class Refused(EngineError):
-    """A server says that a request is wrong."""
-
-
-class MemberFault(Exception):
-    """A server failed a request; another one may not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Seconds; every wait has one."""
-
-    start: float
-    """From the start of a server, or the loss of one that is not ours, to its first answer."""
-    request: float
-    """For one reply."""
-    control: float
-    """For one step of a sync, a pause, a cache reset."""
-    health: float
-    """For one token of a server that finished nothing meanwhile."""
-
-
-@dataclass(eq=False, slots=True)
-class Member:
-    """One server."""
-
-    name: str
-    url: str
-    process: ServerProcess | None
-    """None for a server that somebody else started."""
-    client: httpx.AsyncClient
-    ready: bool = False
-    standby: bool = False
-    """It runs, and waits for the weights of the next sync."""
-    gone: str = ""
-    """Why it will not come back; "" while it may."""
-    calls: set[asyncio.Task[httpx.Response]] = field(default_factory=set)
-    starts: int = 0
-    served: int = 0
-    heard: float = 0.0
-    """When it last finished a request."""
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-    reason: str = ""
-
-    async def control(self, path: str, body: Any = None, *, deadline: float) -> Any:
-        """A request that is not retried. Raises MemberFault."""
-        response = await self._post(path, body, deadline)
-        return _json(response) if _speaks_json(response) else response.text
-
-    async def _post(self, path: str, body: Any, deadline: float) -> httpx.Response:
-        task = asyncio.create_task(self.client.post(path, json=body))
-        self.calls.add(task)
-        try:
-            async with asyncio.timeout(deadline):
-                response = await task
-        except TimeoutError:
-            raise MemberFault(f"{path}: no answer within {deadline:g} s") from None
-        except httpx.HTTPError as error:
-            raise MemberFault(f"{path}: {type(error).__name__} {error}") from error
-        except asyncio.CancelledError:
-            if task.cancelled() and not _cancelling():  # by `Fleet.lose`, not by our caller
-                raise MemberFault(self.reason) from None
-            raise
-        finally:
-            self.calls.discard(task)
-            task.cancel()
-        if response.status_code in _REFUSED:
-            raise Refused(f"{self.name} refuses {path}: {_excerpt(response)}")
-        if response.is_error:
-            raise MemberFault(f"{path}: {response.status_code} {_excerpt(response)}")
-        return response
 
 
 class Fleet:
@@ -154,7 +79,7 @@ class Fleet:
             member = await self._choose()
             life = member.starts
             try:
-                answer = read(_json(await self._ask(member, path, body)))
+                answer = read(read_json(await self._ask(member, path, body)))
             except MemberFault as fault:
                 faults.append(f"{member.name}: {fault}")
                 self.lose(member, str(fault), life)
@@ -233,12 +158,13 @@ class Fleet:
     async def _ask(self, member: Member, path: str, body: Any) -> httpx.Response:
         """A kept connection may be closed by the server just as it is used again: a request that
         breaks off is tried once more before the server is taken for dead."""
+        limit = self.deadlines.request
         try:
-            return await self._judged(member, member._post(path, body, self.deadlines.request))
+            return await self._judged(member, member.ask(path, body, deadline=limit))
         except MemberFault as fault:
             if not isinstance(fault.__cause__, httpx.NetworkError | httpx.RemoteProtocolError):
                 raise
-        return await self._judged(member, member._post(path, body, self.deadlines.request))
+        return await self._judged(member, member.ask(path, body, deadline=limit))
 
     async def _judged(self, member: Member, work: Awaitable[T]) -> T:
         """A server that computes nonsense may fail to write it down and call that a bad request:
@@ -369,27 +295,6 @@ class Fleet:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-
-
-def _speaks_json(response: httpx.Response) -> bool:
-    """Some answers of vLLM to a command are a sentence, or nothing."""
-    return "json" in response.headers.get("content-type", "")
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        raise MemberFault(f"an answer that is not JSON: {_excerpt(response)}") from None
-
-
-def _excerpt(response: httpx.Response) -> str:
-    return response.text[:500]
-
-
-def _cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _never() -> None:

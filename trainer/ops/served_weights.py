@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import EngineError
-from trainer.ops.fleet import Fleet, Member, MemberFault
+from trainer.ops.fleet import Fleet
+from trainer.ops.member import Member, MemberFault
 from trainer.ops.transfer_client import TransferClient
 from trainer.ops.vllm_replies import largest_gap
 
@@ -52,13 +53,12 @@ class ServedWeights:
         *,
         precision: str,
         bucket: int,
-        deadline: float,
         banned: Sequence[int],
         images: bool,
     ):
         """`folder`: where the weights of the current version lie, for servers that come back;
-        `bucket`: bytes of one file; `deadline`: seconds of one step."""
-        self._folder, self._bucket, self._deadline = folder, bucket, deadline
+        `bucket`: bytes of one file."""
+        self._folder, self._bucket = folder, bucket
         self.precision, self._banned, self._images = precision, list(banned), images
         self.version: int | None = None
         """None before the first sync."""
@@ -136,17 +136,17 @@ class ServedWeights:
         async with self.fleet.alone() as members:
             self._paths, self.proof, self.version = [], None, version
             self._current, self._bare = None, False
-            for member in members:
-                if member.calls:
-                    await self._control(member, "/pause?mode=keep")
-            worlds = [await self._world(member) for member in members]
             peers = [(member.name, member.starts) for member in members]
 
             async def post(index: int, path: str, body: Any) -> Any:
                 return await self._control(members[index], path, body)
 
-            client = TransferClient(native, worlds, version, post, peers)
             try:
+                for member in members:
+                    if member.calls:
+                        await self._control(member, "/pause?mode=keep")
+                worlds = [await self._world(member) for member in members]
+                client = TransferClient(native, worlds, version, post, peers)
                 await asyncio.to_thread(send, client)
             except MemberFault as fault:
                 raise EngineError(f"a vLLM server failed during a sync: {fault}") from fault
@@ -205,8 +205,7 @@ class ServedWeights:
                 await asyncio.to_thread(remove, loaded.folder)
 
     async def _world(self, member: Member) -> int:
-        answer = await member.client.get("/get_world_size", timeout=self._deadline)
-        return answer.json()["world_size"]
+        return (await self._control(member, "/get_world_size", method="GET"))["world_size"]
 
     async def _begin(self, member: Member) -> None:
         if member.calls:
@@ -232,5 +231,10 @@ class ServedWeights:
             await self._control(member, "/reset_encoder_cache")
         await self._control(member, "/resume")
 
-    async def _control(self, member: Member, path: str, body: Any = None) -> Any:
-        return await member.control(path, body, deadline=self._deadline)
+    async def _control(
+        self, member: Member, path: str, body: Any = None, *, method: str = "POST"
+    ) -> Any:
+        limits = self.fleet.deadlines
+        return await member.control(
+            path, body, deadline=limits.control, stall=limits.stall, method=method
+        )

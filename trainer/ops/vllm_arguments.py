@@ -98,10 +98,13 @@ class VllmArguments(Frozen):
             given["enable_lora"] = True
             given["max_lora_rank"] = next(n for n in _LORA_RANKS if n >= self.max_lora_rank)
             given["max_loras"] = _ADAPTERS
+            if vision and _has("config/lora.py", "enable_tower_connector_lora"):
+                given["enable_tower_connector_lora"] = True  # else the image is seen without it
         if vision:
             given["limit_mm_per_prompt"] = {"image": self.images, "video": 0}
             given["skip_mm_profiling"] = True  # it would make images; ours come as patches
-            if _normalises_on_device():
+            # Newer vLLMs scale pixels inside the model, and have a switch for it.
+            if _has("model_executor/layers/fusion/mm_input_norm.py"):
                 given["mm_device_do_normalize"] = False  # the renderer has done it
         return given
 
@@ -111,14 +114,13 @@ def on_cpu(device: str) -> bool:
     return device.partition(":")[0] == "cpu"
 
 
-def _normalises_on_device() -> bool:
-    """Newer vLLMs scale pixels inside the model, and have a switch for it. Found out without
-    importing vLLM, which takes seconds."""
+def _has(file: str, word: str = "") -> bool:
+    """Whether the installed vLLM has a file with that word in it: importing vLLM takes seconds."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         return False
-    layers = Path(spec.origin).parent / "model_executor" / "layers"
-    return (layers / "fusion" / "mm_input_norm.py").is_file()
+    path = Path(spec.origin).parent / file
+    return path.is_file() and word in path.read_text(encoding="utf-8")
 
 
 def flags(arguments: dict[str, Any]) -> list[str]:

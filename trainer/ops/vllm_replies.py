@@ -6,7 +6,7 @@ import math
 from collections.abc import Container
 from typing import Any, NamedTuple
 
-from trainer.ops.fleet import MemberFault
+from trainer.ops.member import MemberFault
 from trainer.ops.vllm_arguments import versions
 
 _NO_MASS = -9999.0

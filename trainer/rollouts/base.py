@@ -91,7 +91,9 @@ class Session:
             )
         )
         if reply.finish != "stop":
-            self.rollout.status = Status.TRUNCATED if reply.finish == "length" else Status.ABORTED
+            # Cut off by the engine is cut off: what it wrote is no natural end, and is trained as
+            # any truncated reply. Without a token there is nothing to score.
+            self.rollout.status = Status.TRUNCATED if reply.tokens else Status.ABORTED
         n = len(reply.tokens)
         text = self.renderer.decode(reply.tokens)
         return self._add(

@@ -20,6 +20,7 @@ from trainer.ops.guard import end_with_parent
 from trainer.ops.sketches import read_back
 from trainer.ops.vllm_arguments import BACKEND
 from trainer.ops.vllm_launch import SERVER_MARK
+from trainer.vllm_adapter import check_version
 from trainer.vllm_adapter.no_torchvision import pretend
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def register() -> None:
     """Entry point `vllm.general_plugins`: vLLM calls it in each of its processes."""
     if SERVER_MARK in os.environ:
+        check_version()
         end_with_parent()
         pretend()
     if BACKEND not in WeightTransferEngineFactory._registry:

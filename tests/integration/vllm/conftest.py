@@ -124,12 +124,12 @@ async def one_local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[P
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def one_seeing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    """A server of a tiny Qwen2.5-VL; torchvision is not needed."""
+    """A server of a tiny Qwen2.5-VL, which takes adapters too; torchvision is not needed."""
     image = Image.new("RGB", (84, 112), (122, 116, 104))
     ImageDraw.Draw(image).rectangle((10, 20, 40, 60), fill=(220, 40, 40))
     content = [{"type": "image", "image": image}, {"type": "text", "text": "where is the circle ?"}]
     folder = tmp_path_factory.mktemp("seeing")
-    engine = VllmServer(workers=1, max_model_len=256)
+    engine = VllmServer(workers=1, max_model_len=256, max_lora_rank=4)
     async with pair_of(
         engine, folder, model=TinyVision(), policy=VisionLM(), content=content
     ) as pair:

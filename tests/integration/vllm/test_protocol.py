@@ -84,6 +84,30 @@ async def test_nccl_ranks_and_metadata():
     assert servers.posted[-1] == (1, "/finish_weight_update", {"weight_version": "7"})
 
 
+@pytest.mark.parametrize("version", ["0.30.0", "0.33.1", "0.32.0+cpu"])
+async def test_versions_it_was_written_for(monkeypatch, version):
+    import vllm
+
+    from trainer.vllm_adapter import check_version
+
+    monkeypatch.setattr(vllm, "__version__", version)
+    check_version()
+
+
+@pytest.mark.parametrize("version", ["0.29.9", "0.34.0", "1.30.0"])
+async def test_a_server_of_another_version_ends_with_a_word(monkeypatch, version):
+    import vllm
+
+    from trainer.errors import MissingService
+    from trainer.ops.vllm_launch import SERVER_MARK
+    from trainer.vllm_adapter.worker import register
+
+    monkeypatch.setattr(vllm, "__version__", version)
+    monkeypatch.setenv(SERVER_MARK, "1")
+    with pytest.raises(MissingService, match=f"vLLM {version} is installed.*0.30 to 0.33"):
+        register()
+
+
 async def test_cuda_ipc_handles_survive_json():
     import base64
     import json

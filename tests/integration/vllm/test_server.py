@@ -149,3 +149,23 @@ async def test_one_that_hangs_is_replaced(served, monkeypatch):
     assert "health: /inference/v1/generate: no answer within 5 s" in fleet.faults[known]
     assert len((await task).tokens) > 0
     await all_back(served)
+
+
+async def test_one_that_freezes_in_a_sync_holds_it_up_for_seconds(served, monkeypatch):
+    """Its front end is well, its engine is not; what comes back has the weights of that sync."""
+    await served.publish()
+    fleet = served.engine.fleet
+    known = len(fleet.faults)
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet, "deadlines", replace(fleet.deadlines, stall=5))
+        async with fleet.alone():  # no health check finds out before the sync does
+            processes(served)[-1].suspend()
+        served.change(0.02)
+        began = time.monotonic()
+        task = asyncio.create_task(served.publish())
+        while len(fleet.faults) == known:
+            await asyncio.sleep(0.1)
+        assert time.monotonic() - began < 60  # `control_deadline` is 300
+    assert "no answer, and it computed nothing for" in fleet.faults[known]
+    assert await task < 1e-5
+    await all_back(served)

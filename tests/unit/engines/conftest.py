@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -130,8 +129,9 @@ _MODELS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.fixture
-def make_context(tmp_path: Path) -> Callable[..., Context]:
+def make_context(make_context: Callable[..., Context]) -> Callable[..., Context]:
     """`make_context("qwen2", banned_ids=None, stop_ids=None)`; the model is in `context.model`."""
+    plain = make_context
 
     def make(
         name: str,
@@ -149,16 +149,7 @@ def make_context(tmp_path: Path) -> Callable[..., Context]:
                 banned_ids=renderer.banned_ids if banned_ids is None else tuple(banned_ids),
                 stop_ids=renderer.stop_ids if stop_ids is None else tuple(stop_ids),
             )
-        return Context(
-            folder=tmp_path,
-            seed=0,
-            total_steps=1,
-            device="cpu",
-            rank=0,
-            world=1,
-            model=model,
-            renderer=renderer,
-        )
+        return plain(model, renderer)
 
     return make
 

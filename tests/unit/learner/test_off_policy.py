@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from trainer.losses.decoupled_ppo import DecoupledPpo
 from trainer.modifiers.entropy import Entropy
 from trainer.modifiers.kl import Kl
+from trainer.modifiers.mask_truncated import MaskTruncated
 from trainer.modifiers.rejection import Rejection
 from trainer.modifiers.tis import Tis
 from trainer.rollouts.replay import Replay
@@ -127,6 +128,20 @@ def test_rows_without_advantage_are_still_spared(make_learner, batch) -> None:
     for learner in (plain, weighed):
         learner.update(learner.advantage(learner.annotate(batch)), 1)
     assert sum(weighed.policy.seen) == sum(plain.policy.seen)
+
+
+def test_the_raw_gap_is_that_of_every_action_whatever_is_masked(make_learner, batch) -> None:
+    """Also of rows that are rejected, cut off, without advantage, or in a later minibatch."""
+    settings = {"learner": {"old_logprobs": "recompute", "minibatches": 2}}
+    with torch.no_grad():
+        now = make_learner().policy.evaluate(batch).logprobs
+    gap = (now - batch.sampled_logprobs).abs()[batch.mask]
+    for modifiers in ((), (Rejection(high=1.0 + 1e-9), MaskTruncated(), Tis(mode="token_mask"))):
+        learner = make_learner(modifiers=modifiers, **settings)
+        report = learner.update(learner.advantage(learner.annotate(batch)), 1)
+        assert report["train/logprob_gap_mean"] == pytest.approx(gap.mean().item())
+        assert report["train/logprob_gap_max"] == pytest.approx(gap.max().item())
+    assert report["train/grad_norm"] == 0  # the second time nothing was left to train
 
 
 def test_the_raw_gap_is_reported_next_to_what_the_weights_cut(make_learner, batch) -> None:

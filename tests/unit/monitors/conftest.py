@@ -7,26 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer.context import Context
 from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus, Span, Status
-
-
-@pytest.fixture
-def make_context(tmp_path) -> Callable[..., Context]:
-    def make(total_steps: int = 3, resuming: bool = False) -> Context:
-        return Context(
-            folder=tmp_path,
-            seed=0,
-            total_steps=total_steps,
-            device="cpu",
-            rank=0,
-            world=1,
-            model=None,
-            renderer=None,
-            resuming=resuming,
-        )
-
-    return make
 
 
 @pytest.fixture

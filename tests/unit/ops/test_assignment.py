@@ -47,6 +47,6 @@ def test_nothing_to_match():
 
 def test_a_hundred_by_a_hundred_is_quick():
     gain = [[((7 * r + 13 * c) % 101) / 101 for c in range(100)] for r in range(100)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(best_pairs(gain)) == 100
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

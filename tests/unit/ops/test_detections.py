@@ -107,7 +107,7 @@ def test_never_anything_but_unparsable(text, strict):
 @pytest.mark.parametrize("piece", ["[", "{", "[1,", '{"a":', "[1,2,3,4],", "```", "'", "[  ", "\\"])
 def test_the_longest_answer_takes_no_time(piece):
     text = piece * (200_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(Unparsable):
         parse_detections(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

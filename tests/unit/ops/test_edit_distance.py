@@ -32,9 +32,9 @@ def test_words_and_edges():
 
 
 def test_a_page_is_quick():
-    start = time.perf_counter()
+    start = time.process_time()
     assert levenshtein("abcdefghij" * 1000, "bcdefghija" * 1000) == 2
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("size", [63, 64, 65, 129])

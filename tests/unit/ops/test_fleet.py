@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from trainer.errors import EngineError
-from trainer.ops.fleet import Deadlines, Fleet, Member, MemberFault
+from trainer.ops.fleet import Fleet
+from trainer.ops.member import Deadlines, Member, MemberFault
 from trainer.ops.server_process import ServerProcess, free_port
 
 SERVER = """
@@ -50,6 +51,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.connection.shutdown(2)
         if order == "slow":
             time.sleep(0.3)
+        if order == "toil" and self.path == "/work":
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                sum(range(10000))
         if order == "lie" and self.path == "/work":
             return self.reply("{}")
         if order == "babble" and self.path == "/work":
@@ -93,7 +98,8 @@ class Farm:
             members[-1].client.timeout = None
         health = settings.pop("health", 60)  # a busy machine is slow, and no fault
         request = settings.pop("request", 60)
-        deadlines = Deadlines(start=60, request=request, control=60, health=health)
+        stall = settings.pop("stall", 60)
+        deadlines = Deadlines(start=60, request=request, control=60, stall=stall, health=health)
         self.fleet = Fleet(
             members,
             deadlines,
@@ -200,6 +206,48 @@ async def test_one_that_hangs_is_found_by_its_health(farm):
             assert await task == DOUBLES
         assert it.fleet.faults[0] == "server 0: health: /health: no answer within 0.5 s"
         await it.all_back()
+
+
+@pytest.mark.parametrize("how", ["front end", "engine", "both"])
+async def test_one_that_is_stuck_in_a_sync_is_found_long_before_its_deadline(farm, how):
+    """While weights change there is no token to ask for: a sign of life has to do."""
+    async with farm(stall=0.5) as it:
+        it.order(0, "work" if how == "front end" else "hang on work")  # no thread computes
+        frozen = psutil.Process(it.pid(0))
+        if how != "engine":
+            frozen.suspend()
+
+        async def step(member: Member) -> None:
+            deadlines = it.fleet.deadlines
+            await member.control(
+                "/work", {"value": 1}, deadline=deadlines.control, stall=deadlines.stall
+            )
+
+        async with asyncio.timeout(30), it.fleet.alone() as members:
+            left = await it.fleet.each(members, step)
+        assert left == [it.fleet.members[1]]
+        seen = "computed nothing" if how == "engine" else "/health gives ReadTimeout within 0.5 s"
+        assert seen in it.fleet.faults[0]
+        it.order(0, "work")
+        await it.all_back()
+        assert it.prepared.count("server 0") == 2
+
+
+async def test_one_that_works_may_take_its_time(farm):
+    async with farm(1, stall=0.5) as it:
+        it.order(0, "toil")
+        (member,) = it.fleet.members
+        answer = await member.control("/work", {"value": 1}, deadline=60, stall=0.5)
+        assert answer["double"] == 2
+        assert not it.fleet.faults
+
+
+async def test_a_step_on_one_that_works_ends_with_its_deadline(farm):
+    async with farm(1) as it:
+        it.order(0, "toil")
+        (member,) = it.fleet.members
+        with pytest.raises(MemberFault, match=r"/work: no answer within 0\.3 s"):
+            await member.control("/work", {"value": 1}, deadline=0.3, stall=0.5)
 
 
 async def test_a_request_that_is_refused_harms_no_server(farm):

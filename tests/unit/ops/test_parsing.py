@@ -74,10 +74,10 @@ def test_nested_fields_and_unwrapping():
 )
 def test_ten_megabytes_take_no_time(piece):
     reply = piece * (10_000_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     for options in ({}, {"strict": True}, {"require_tag": True}):
         try:
             answer_field(reply, **options)
         except Unparsable:
             continue
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

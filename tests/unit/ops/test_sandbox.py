@@ -17,6 +17,14 @@ from trainer.errors import MissingService
 from trainer.ops import sandbox
 from trainer.ops.sandbox import Cell, Sandbox
 
+MARK = f"/cohort-test-{os.getpid()}"
+"""In the environment of our sandboxes: others may run on this machine at the same time."""
+
+
+@pytest.fixture(autouse=True)
+def marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", MARK, prepend=os.pathsep)
+
 
 @pytest.fixture(scope="module")
 def cell() -> Cell:
@@ -29,11 +37,12 @@ def cell() -> Cell:
 
 
 def jailed() -> set[int]:
-    """Processes of any sandbox that are alive."""
+    """Processes of these tests' sandboxes that are alive."""
     found = set()
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if b"jail.py" in (path / "cmdline").read_bytes():
+            ours = MARK.encode() in (path / "environ").read_bytes()
+            if ours and b"jail.py" in (path / "cmdline").read_bytes():
                 found.add(int(path.name))
         except OSError:
             continue

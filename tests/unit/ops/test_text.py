@@ -66,7 +66,7 @@ def test_the_last_integer_is_found(number, before):
 def test_linear_in_hostile_text(find, piece):
     start = time.process_time()
     find(piece * 20_000)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 2  # quadratic takes ten times as long
 
 
 @pytest.mark.parametrize(

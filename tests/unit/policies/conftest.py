@@ -132,23 +132,14 @@ def vision_batch(vision_model: TinyVision) -> Batch:
 
 
 @pytest.fixture
-def context(tmp_path) -> Callable[[Model], Context]:
+def context(make_context: Callable[..., Context]) -> Callable[..., Context]:
     """`context(model, banned=...)`; ids 0 and 1 and image placeholders are banned by default."""
 
     def make(model: Model, banned: Sequence[int] | None = None) -> Context:
         if banned is None:
             images = getattr(model.config(), "image_token_id", 0)
             banned = sorted({0, 1, images})
-        return Context(
-            folder=tmp_path,
-            seed=0,
-            total_steps=1,
-            device="cpu",
-            rank=0,
-            world=1,
-            model=model,
-            renderer=SimpleNamespace(banned_ids=tuple(banned)),
-        )
+        return make_context(model, SimpleNamespace(banned_ids=tuple(banned)))
 
     return make
 

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from trainer.collate import collate
 from trainer.config import Scoring
-from trainer.context import Context
 from trainer.engines.base import Engine
 from trainer.models.base import Model
 from trainer.plugin import find
@@ -79,12 +78,12 @@ def answers(renderer):
 
 
 @pytest.fixture
-def run(tmp_path, renderer):
+def run(make_context, renderer):
     """Scores a group through the border, with the reward open as in a run."""
 
     async def run(reward: Reward, group: Group, engine: Engine | None = None) -> list[Score]:
         model = find(Model, "tiny_text")()
-        context = Context(tmp_path, 0, 1, "cpu", 0, 1, model, renderer)
+        context = make_context(model, renderer)
         async with AsyncExitStack() as stack:
             if engine is not None:
                 await stack.enter_async_context(engine.open(context))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import Qwen2ForSequenceClassification
 
-from trainer.context import Context
 from trainer.errors import ConfigError, MissingService
 from trainer.models.pretrained import Pretrained
 from trainer.models.tiny_text import TinyText
@@ -24,8 +23,8 @@ def renderer():
 
 
 @pytest.fixture
-def context(tmp_path, renderer):
-    return Context(tmp_path, 0, 1, "cpu", 0, 1, SMALL, renderer)
+def context(make_context, renderer):
+    return make_context(SMALL, renderer)
 
 
 @pytest.fixture

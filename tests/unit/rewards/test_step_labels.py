@@ -7,7 +7,6 @@ import json
 import pytest
 
 from trainer.collate import collate
-from trainer.context import Context
 from trainer.engines.base import Engine, Sampling
 from trainer.errors import DataError
 from trainer.models.base import Model
@@ -22,7 +21,7 @@ STEPS = ["1+2=3", "3+4=8", "8"]
 
 
 @pytest.fixture
-async def played(tmp_path):
+async def played(tmp_path, make_context):
     """`await played(row, agent, reward)`: the scores of a row of a file, as a run gets them."""
     model = find(Model, "tiny_text")()
     renderer = model.renderer()
@@ -33,7 +32,7 @@ async def played(tmp_path):
         path.write_text("\n" + json.dumps({"question": "1+2+4="} | row) + "\n")
         prompt = next(Files(path=(str(path),)).stream(0))
         group = await agent.play(prompt, engine, renderer, Sampling(), group_size=1, seed=0)
-        async with reward.open(Context(tmp_path, 0, 1, "cpu", 0, 1, model, renderer)):
+        async with reward.open(make_context(model, renderer)):
             scores = await reward.score(group, None)
         for rollout, score in zip(group.rollouts, scores, strict=True):
             rollout.score = score

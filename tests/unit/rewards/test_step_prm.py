@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,8 +35,8 @@ def renderer():
 
 
 @pytest.fixture
-def context(tmp_path, renderer):
-    return Context(tmp_path, 0, 1, "cpu", 0, 1, SMALL, renderer)
+def context(make_context, renderer):
+    return make_context(SMALL, renderer)
 
 
 @pytest.fixture
@@ -271,7 +272,7 @@ async def test_a_model_without_a_head_is_refused(context):
 @asynccontextmanager
 async def _opened(model: Pretrained, context: Context):
     policy = CausalLM(head="value", value_at="after")
-    async with policy.open(Context(context.folder, 0, 1, "cpu", 0, 1, model, context.renderer)):
+    async with policy.open(replace(context, model=model)):
         yield policy
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.context import Context
 from trainer.engines.base import Engine, Sampling
 from trainer.errors import DataError
 from trainer.models.base import Model
@@ -16,13 +15,12 @@ PROMPT = Prompt("p", ({"role": "user", "content": "1+1="},), answer="2", serial=
 
 
 @pytest.fixture
-async def stage(tmp_path):
+async def stage(make_context):
     """(engine, renderer): the engine answers "2", then "3", in turn."""
     model = find(Model, "tiny_text")()
     renderer = model.renderer()
     engine = find(Engine, "scripted")(answers=("2", "3"))
-    context = Context(tmp_path, 0, 1, "cpu", 0, 1, model, renderer)
-    async with engine.open(context):
+    async with engine.open(make_context(model, renderer)):
         yield engine, renderer
 
 

@@ -6,7 +6,6 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from trainer.config import Recipe, Scoring
-from trainer.context import Context
 from trainer.engines.base import Engine, Sampling
 from trainer.models.base import Model
 from trainer.plugin import find
@@ -21,7 +20,7 @@ PROMPT = Prompt("p", ({"role": "user", "content": "1+1="},), answer="2", serial=
 
 
 @pytest.fixture
-async def played(tmp_path, monkeypatch):
+async def played(make_context, monkeypatch):
     """(group of two with its baseline, the requests that made it)."""
     model = find(Model, "tiny_text")()
     renderer, engine = model.renderer(), find(Engine, "scripted")(answers=("2", "3", "2"))
@@ -32,7 +31,7 @@ async def played(tmp_path, monkeypatch):
         "sample",
         lambda self, request: requests.append(request) or sample(self, request),
     )
-    async with engine.open(Context(tmp_path, 0, 1, "cpu", 0, 1, model, renderer)):
+    async with engine.open(make_context(model, renderer)):
         sampling = Sampling(temperature=0.7, max_tokens=4)
         group = await make("greedy_baseline").play(
             PROMPT, engine, renderer, sampling, group_size=2, seed=0

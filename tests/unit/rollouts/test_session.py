@@ -38,6 +38,25 @@ async def test_a_turn_is_recorded_as_it_was_sampled(session):
     assert session.rollout.status is Status.TRUNCATED
 
 
+class Aborts(Engine):
+    """Gives up after `written` tokens."""
+
+    written: int
+
+    async def sample(self, request):
+        n = self.written
+        return Completion([6] * n, [-1.0] * n, [3] * n, "abort")
+
+
+@pytest.mark.parametrize(("written", "status"), [(2, Status.TRUNCATED), (0, Status.ABORTED)])
+async def test_a_reply_that_the_engine_gave_up_is_truncated(session, written, status):
+    """Its tokens are the policy's; one without any is no rollout."""
+    session.engine = Aborts(written=written)
+    span = await session.sample()
+    assert len(span.tokens) == written
+    assert session.rollout.status is status
+
+
 async def test_forks_sample_differently_from_one_place(session):
     """At the same time, too: the seed is not a matter of who comes first."""
     first, second = session.fork(), session.fork()

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 import pytest
 import torch
 
-from trainer.context import Context
 from trainer.engines.base import Engine
 from trainer.errors import StaleWeights
 from trainer.models.base import Model
@@ -17,23 +16,14 @@ from trainer.weights.base import Publisher, probe_rows
 
 
 @pytest.fixture(params=["text", "vision"])
-async def live(request, tmp_path):
+async def live(request, make_context):
     """(policy, engine, probe) of one tiny model; for vision the probe holds an image."""
     kind, name = (
         ("causal_lm", "tiny_text") if request.param == "text" else ("vision_lm", "tiny_vision")
     )
     model = find(Model, name)()
     renderer = model.renderer()
-    context = Context(
-        folder=tmp_path,
-        seed=0,
-        total_steps=1,
-        device="cpu",
-        rank=0,
-        world=1,
-        model=model,
-        renderer=renderer,
-    )
+    context = make_context(model, renderer)
     policy, engine = find(Policy, kind)(), find(Engine, "hf")()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(policy.open(context))
