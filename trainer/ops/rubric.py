@@ -34,7 +34,9 @@ def check_fields(template: str, known: Sequence[str], required: Sequence[str] = 
             )
     for name in required:
         if name not in found:
-            raise ValueError(f"{{{name}}} is missing: without it the judge does not see the answer")
+            raise ValueError(
+                f"{{{name}}} is missing: without it the judge does not see what it judges"
+            )
     return template
 
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from trainer.judging import Judging, Verdict, mean_or_lost, together
+from trainer.judging import Judging, Verdict, together
 from trainer.ops.chat import Chat, ChatFault
 from trainer.ops.judgement import order
 from trainer.ops.parsing import Unparsable
@@ -70,9 +70,7 @@ class Listwise(Judging):
         shuffles = [ctx.rng.sample(texts, len(texts)) for _ in range(self.orders)]
         found = await together([self._order(group.prompt, s, chat) for s in shuffles])
         return [
-            mean_or_lost([one[text] for one in found], self.unreadable)
-            if isinstance(text, str)
-            else text
+            self.mean_or_lost([one[text] for one in found]) if isinstance(text, str) else text
             for text in shown
         ]
 
