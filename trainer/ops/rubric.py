@@ -83,6 +83,11 @@ def images_of(messages: Iterable[Mapping[str, Any]]) -> list[Image.Image]:
     ]
 
 
+def last_image(messages: Iterable[Mapping[str, Any]]) -> Image.Image | None:
+    """What an answer draws is compared with it."""
+    return next(reversed(images_of(messages)), None)
+
+
 def image_part(image: Image.Image) -> dict[str, Any]:
     """A part of a chat message with the image inside, as PNG."""
     buffer = io.BytesIO()

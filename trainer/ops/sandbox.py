@@ -378,9 +378,9 @@ def _shown(packages: bool, files: tuple[Path, ...]) -> list[tuple[str, str]]:
         for path in named
         if not any(path != other and Path(path).is_relative_to(other) for other in named)
     ]
-    return [(path, path) for path in named] + [
-        (os.path.realpath(file), f"{DATA}/{file.name}") for file in files
-    ]
+    # a link to an installation would lead to what is not shown
+    shown = [(os.path.realpath(path) if path in prefixes else path, path) for path in named]
+    return shown + [(os.path.realpath(file), f"{DATA}/{file.name}") for file in files]
 
 
 def _path(packages: bool) -> list[str]:

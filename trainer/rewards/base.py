@@ -98,6 +98,12 @@ class IsolatedReward(Reward):
     """True: rollouts are graded one by one, each with its own deadline. False: the group is
     graded in one call, and its deadline is that of its rollouts together."""
 
+    @property
+    def own_seconds(self) -> float:
+        """What grading one rollout may take besides `scoring.deadline`, by a limit of its own that
+        it keeps: the time of the code that it runs."""
+        return 0.0
+
     def warm(self) -> None:
         """Imports what grading needs. Called once per worker, before any deadline runs."""
 

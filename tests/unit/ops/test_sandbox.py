@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import time
 from pathlib import Path
@@ -261,6 +262,18 @@ for fd in range(3, 256):
     assert b"sk-secret" not in done.stdout
     assert b"answers.txt" not in done.stdout.replace(str(key).encode(), b"")
     assert cell.run("import pydantic").code == 1
+
+
+def test_packages_of_an_environment_that_is_a_link(cell, tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    packages = Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    (real / packages).mkdir(parents=True)
+    (real / packages / "only_here.py").write_text("number = 7")
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    monkeypatch.setattr(sys, "prefix", str(link))
+    monkeypatch.setattr(sandbox, "_path", lambda packages_: [str(link / packages)])
+    assert cell.run("import only_here; print(only_here.number)", packages=True).stdout == b"7\n"
 
 
 @pytest.mark.parametrize("fd", [1, 2, 3])

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from trainer.context import Context
 from trainer.ops import code_driver
 from trainer.ops.code_blocks import program
 from trainer.ops.code_tests import Case, cases
 from trainer.ops.parsing import Unparsable
-from trainer.ops.sandbox import Cell, Sandbox
-from trainer.rewards.base import PointwiseReward, Verdict
+from trainer.rewards.base import Verdict
+from trainer.sandboxed import SandboxedReward
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
 
-class UnitTests(PointwiseReward):
+class UnitTests(SandboxedReward):
     """all: 1[every test passes]; share: passed / tests. Parts `all` and `share`.
 
     The program is the last closed Python fence. The column holds inputs and outputs, or asserts
@@ -40,29 +35,21 @@ class UnitTests(PointwiseReward):
     most: int = Field(20, ge=1)
     """Tests tried, from the first."""
     total_seconds: float = Field(8.0, gt=0)
-    """For all tests of one program; those not reached fail. Keep it under `scoring.deadline`: a
-    grading that misses that one is a fault, not a 0."""
+    """For all tests of one program; those not reached fail."""
     tolerance: float = Field(1e-6, ge=0)
     """Between floats, absolute or relative."""
     packages: bool = False
     """Programs may import what is installed here, not the standard library alone."""
     require_fence: bool = True
     """Off: a reply without a fence is a program as a whole."""
-    sandbox: Sandbox = Sandbox()
 
-    _cell: Cell | None = PrivateAttr(None)
+    @property
+    def own_seconds(self) -> float:
+        return self.total_seconds
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({f"meta.{self.column}|answer"})
-
-    @asynccontextmanager
-    async def open(self, context: Context) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.sandbox.open)
-        yield
-
-    def warm(self) -> None:
-        self._cell = self.sandbox.open()
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         tests = prompt.meta.get(self.column)
@@ -87,11 +74,8 @@ class UnitTests(PointwiseReward):
         """Why the test fails; empty if it passes."""
         if seconds <= 0:
             return "no time was left"
-        if self._cell is None:
-            self.warm()
-        assert self._cell is not None
         if case.name is None:
-            done = self._cell.run(code, stdin=case.stdin, packages=self.packages, seconds=seconds)
+            done = self.cell.run(code, stdin=case.stdin, packages=self.packages, seconds=seconds)
             if not done.fine:
                 return done.reason
             given: Any = done.stdout.decode("utf-8", "replace")
@@ -102,8 +86,7 @@ class UnitTests(PointwiseReward):
                 "arguments": code_driver.encode(case.arguments),
                 "named": code_driver.encode(dict(case.named)),
             }
-            script = Path(code_driver.__file__).read_text(encoding="utf-8")
-            done = self._cell.run(script, request=request, packages=self.packages, seconds=seconds)
+            done = self.drive(code_driver, request, packages=self.packages, seconds=seconds)
             if not done.fine:
                 return done.reason
             try:
