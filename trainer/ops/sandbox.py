@@ -39,6 +39,13 @@ SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts")
 DATA = "/data"
 """Where a shown file lies inside."""
 
+KINDS = ("namespaces", "bubblewrap")
+REMEDY = (
+    "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0; Docker: --security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined --cap-add SYS_ADMIN), or install bubblewrap"
+)
+
 PROBE = """
 import ctypes, json, os, signal, socket
 held = []
@@ -151,23 +158,24 @@ class Sandbox(BaseModel):
                 f"sandbox: {platform.system()} has no isolation that we can use; run on Linux, or "
                 "set `isolation: none` for code you trust"
             )
-        kinds = ("namespaces", "bubblewrap") if self.isolation == "auto" else (self.isolation,)
-        faults = []
-        for kind in kinds:
-            cell = Cell(self, kind)
-            try:
-                cell.prove()
-            except MissingService as error:
-                faults.append(f"{kind}: {error}")
-            else:
-                return cell
+        faults = {}
+        for kind in KINDS if self.isolation == "auto" else (self.isolation,):
+            faults[kind] = self.fault(kind)
+            if not faults[kind]:
+                return Cell(self, kind)
+        told = "; ".join(f"{kind}: {fault}" for kind, fault in faults.items())
         raise MissingService(
-            f"sandbox: no isolation for untrusted code on this machine ({'; '.join(faults)}). "
-            "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-            "kernel.apparmor_restrict_unprivileged_userns=0; Docker: --security-opt "
-            "seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN), or "
-            "install bubblewrap, or set `isolation: none` for code you trust"
+            f"sandbox: no isolation for untrusted code on this machine ({told}). {REMEDY}, or set "
+            "`isolation: none` for code you trust"
         )
+
+    def fault(self, kind: str) -> str:
+        """Why a kind of isolation does not hold here; empty if it does."""
+        try:
+            Cell(self, kind).prove()
+        except MissingService as error:
+            return str(error)
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
