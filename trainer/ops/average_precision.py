@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
+from functools import cache
 
 from trainer.ops.boxes import iou
 from trainer.ops.detections import Detection
@@ -88,13 +89,20 @@ def _hits(given: Sequence[Detection], right: Sequence[Detection], threshold: flo
 def interpolated(hits: Sequence[bool], total: int) -> float:
     """Mean over `POINTS` of the best precision at that recall or more; 0 where it is not reached.
     `hits` in order of rank; `total` gold boxes, at least 1."""
-    found = list(accumulate(int(hit) for hit in hits))
-    precision = [count / (rank + 1) for rank, count in enumerate(found)]
-    for i in range(len(precision) - 2, -1, -1):
-        precision[i] = max(precision[i], precision[i + 1])
-    recall = [count / total for count in found]
-    places = (bisect_left(recall, point) for point in POINTS)
-    return sum(precision[i] for i in places if i < len(precision)) / len(POINTS)
+    ranks = [rank for rank, hit in enumerate(hits, start=1) if hit]
+    best, value, widths = 0.0, 0.0, _widths(total)
+    for count in range(len(ranks), 0, -1):
+        best = max(best, count / ranks[count - 1])
+        value += widths[count - 1] * best
+    return value / len(POINTS)
+
+
+@cache
+def _widths(total: int) -> list[int]:
+    """How many of `POINTS` are first reached with the 1st, 2nd, ... hit of `total`."""
+    recall = [count / total for count in range(1, total + 1)]
+    reached = Counter(bisect_left(recall, point) for point in POINTS)
+    return [reached[place] for place in range(total)]
 
 
 def _score(item: Detection) -> float:
