@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from trainer.ops.chat import Chat, ChatFault, ChatServer
+from trainer.ops.asking import ServerFault
+from trainer.ops.chat import Chat, ChatServer
 from trainer.ops.master_keys import MASTER_KEYS, is_master_key
 from trainer.ops.parsing import Unparsable, answer_field
 from trainer.ops.rubric import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from trainer.context import Context
 
 T = TypeVar("T")
-Verdict = float | ChatFault | Unparsable
+Verdict = float | ServerFault | Unparsable
 """What the judge said, or why that is lost."""
 
 
@@ -135,7 +136,7 @@ class Judging(Reward):
         values = [value for value in found if isinstance(value, float)]
         if values:
             return Score(fmean(values), parts={"guarded": 0.0})
-        silence = next((lost for lost in found if isinstance(lost, ChatFault)), None)
+        silence = next((lost for lost in found if isinstance(lost, ServerFault)), None)
         if silence is None:
             value, status = self.unreadable, ScoreStatus.RAISED
             reason = next((f"verdict: {lost}" for lost in found), "")
@@ -199,7 +200,7 @@ async def settled(questions: Sequence[Awaitable[float]]) -> list[Verdict]:
     async def one(question: Awaitable[float]) -> Verdict:
         try:
             return await question
-        except (ChatFault, Unparsable) as fault:
+        except (ServerFault, Unparsable) as fault:
             return fault
 
     return await together([one(question) for question in questions])

@@ -16,8 +16,8 @@ from trainer.ops.sandbox import Cell, Outcome, Sandbox
 from trainer.rewards.base import PointwiseReward
 
 T = TypeVar("T")
-ROWS = 64
-"""Rows whose right results a worker remembers."""
+KNOWN = 256
+"""Results that a worker remembers."""
 
 
 class SandboxedReward(PointwiseReward):
@@ -58,10 +58,11 @@ class SandboxedReward(PointwiseReward):
         return self._cell
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()` for the first rollout of a row, remembered for the others."""
+        """`make()` where `key` is asked for the first time, remembered for the row's other
+        rollouts: what is right, and what equal replies came to."""
         if key not in self._known:
             found = make()
-            if len(self._known) >= ROWS:
+            if len(self._known) >= KNOWN:
                 self._known.clear()
             self._known[key] = found
         return self._known[key]

@@ -230,7 +230,8 @@ class _Border:
             requests = min(units, max(1, self._scorer.pool.idle.qsize()))
             bounds = [units * i // requests for i in range(requests + 1)] if requests else []
             blob = pickle.dumps(reward)
-            prompt = group.prompt if "images" in reward.needs else lean_prompt(group.prompt)
+            seen = any("images" in need.split("|") for need in reward.needs)
+            prompt = group.prompt if seen else lean_prompt(group.prompt)
             limit = (self._scorer.config.deadline + reward.own_seconds) * size
             shared = (blob, prompt, size, limit)
             grading = [

@@ -134,8 +134,8 @@ class PointwiseReward(IsolatedReward):
         """A number, or None for "does not apply", or a whole `Score`.
 
         `rollout.reply` is the last answer's text, `prompt.answer` the gold one, `prompt.meta` the
-        data row. Model inputs (pixel values) are left out. So are images, unless `images` is in
-        `needs`: what is left of one is `{"type": "image", "size": (width, height)}`.
+        data row. Model inputs (pixel values) are left out. So are images, unless a need names
+        `images`: what is left of one is `{"type": "image", "size": (width, height)}`.
         """
         raise NotImplementedError
 

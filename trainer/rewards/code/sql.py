@@ -57,16 +57,21 @@ class Sql(SandboxedReward):
             parts = {"exec": 0.0, "syntax": 0.0}
             return Score(0.0, parts=dict(parts), status=ScoreStatus.UNPARSABLE, reason=str(error))
         right = self._expected(prompt)
-        done = self._run(query, prompt)
-        try:
-            given = read_rows(done.result) if done.fine else None
-            reason = done.reason
-        except ValueError as error:
-            given, reason = None, str(error)
+        schema, file = self._database(prompt)
+        key = ("reply", str(file or schema), query)
+        given, reason = self.once(key, lambda: self._given(query, prompt))
         ordered = prompt.answer is not None and is_ordered(str(prompt.answer))
         same = given is not None and same_rows(given, right, ordered=ordered, bag=self.bag)
         parts = {"exec": float(same), "syntax": float(given is not None)}
         return Score(float(same), parts=dict(parts), reason=reason)
+
+    def _given(self, query: str, prompt: Prompt) -> tuple[list[Row] | None, str]:
+        """The rows of a reply's query, or None and why."""
+        done = self._run(query, prompt)
+        try:
+            return (read_rows(done.result) if done.fine else None), done.reason
+        except ValueError as error:
+            return None, str(error)
 
     def _expected(self, prompt: Prompt) -> list[Row]:
         rows = prompt.meta.get(self.rows_column)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -24,7 +25,8 @@ class UnitTests(SandboxedReward):
     `f(literals) == literal` (see `trainer.ops.code_tests.cases`); only inputs enter the sandbox,
     one fresh process per test, and what comes back is compared here. A program that crashes, runs
     out of time or memory, or writes too much fails that test. No program: 0, `unparsable`. A row
-    without tests does not apply; tests that cannot be kept from the program are an error.
+    without tests does not apply; tests that cannot be kept from the program are an error. A program
+    that several rollouts of a row wrote runs once.
     """
 
     value: Literal["all", "share"] = "all"
@@ -62,13 +64,18 @@ class UnitTests(SandboxedReward):
             code = program(rollout.reply, ("python", "py", "python3"), require=self.require_fence)
         except Unparsable as error:
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
+        passed, reason = self.once((code, repr(tried)), lambda: self._passed(code, tried))
+        parts = {"all": float(passed == len(tried)), "share": passed / len(tried)}
+        return Score(parts[self.value], parts=dict(parts), reason=reason)
+
+    def _passed(self, code: str, tried: Sequence[Case]) -> tuple[int, str]:
+        """How many tests pass, and what is wrong with the first that does not."""
         end, passed, reason = time.monotonic() + self.total_seconds, 0, ""
         for number, case in enumerate(tried):
             wrong = self._wrong(code, case, end - time.monotonic())
             passed += not wrong
             reason = reason or (f"test {number}: {wrong}" if wrong else "")
-        parts = {"all": float(passed == len(tried)), "share": passed / len(tried)}
-        return Score(parts[self.value], parts=dict(parts), reason=reason)
+        return passed, reason
 
     def _wrong(self, code: str, case: Case, seconds: float) -> str:
         """Why the test fails; empty if it passes."""

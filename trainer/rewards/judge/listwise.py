@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from trainer.judging import Judging, Verdict, together
-from trainer.ops.chat import Chat, ChatFault
+from trainer.ops.asking import ServerFault
+from trainer.ops.chat import Chat
 from trainer.ops.judgement import order
 from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import disarmed
@@ -84,7 +85,7 @@ class Listwise(Judging):
         messages = await self.messages(prompt, {"answers": listed})
         try:
             said = order(await chat.ask(messages), len(texts), self.verdict)
-        except (ChatFault, Unparsable) as fault:
+        except (ServerFault, Unparsable) as fault:
             return dict.fromkeys(texts, fault)
         worst = len(texts) - 1
         return {texts[place]: (worst - rank) / worst for rank, place in enumerate(said)}

@@ -36,7 +36,6 @@ class ChartCode(SandboxedReward):
     the common render-and-compare pipeline.
     """
 
-    needs = frozenset({"images"})
     runs = 2  # the right chart too, for the first rollout of a row
 
     column: str = "code"
@@ -56,6 +55,10 @@ class ChartCode(SandboxedReward):
     """Importing matplotlib takes a second or more of `seconds`."""
 
     _fonts: Path | None = PrivateAttr(None)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"meta.{self.column}|answer|images"})
 
     @model_validator(mode="after")
     def _weighted(self) -> ChartCode:

@@ -34,7 +34,6 @@ class Svg(SandboxedReward):
     ours.
     """
 
-    needs = frozenset({"images"})
     runs = 2  # the right picture too, for the first rollout of a row
 
     column: str = "svg"
@@ -54,6 +53,10 @@ class Svg(SandboxedReward):
     against_white: bool = False
     """(s - s_white) / (1 - s_white) for SSIM."""
     sandbox: Sandbox = Sandbox(seconds=2, output_kb=8192)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"meta.{self.column}|images"})
 
     @model_validator(mode="after")
     def _weighted(self) -> Svg:
