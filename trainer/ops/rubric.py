@@ -88,6 +88,13 @@ def last_image(messages: Iterable[Mapping[str, Any]]) -> Image.Image | None:
     return next(reversed(images_of(messages)), None)
 
 
+def shown(content: Any) -> Any:
+    """A message's content as servers take it: images as data."""
+    if not isinstance(content, list | tuple):
+        return content
+    return [image_part(part["image"]) if "image" in part else dict(part) for part in content]
+
+
 def image_part(image: Image.Image) -> dict[str, Any]:
     """A part of a chat message with the image inside, as PNG."""
     buffer = io.BytesIO()
