@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,12 +19,17 @@ from trainer.errors import MissingService
 from trainer.ops import sandbox
 from trainer.ops.sandbox import Cell, Sandbox
 
+REFUSED_BY_THE_SYSTEM = "new namespaces|map of user ids|mount |pivot_root|has no isolation"
+
 
 @pytest.fixture(scope="module")
 def cell() -> Cell:
+    """Skips where the system gives no walls; walls that stand and do not hold are a failure."""
     try:
         cell = Sandbox(seconds=3, memory_mb=256).open()
     except MissingService as error:
+        if not re.search(REFUSED_BY_THE_SYSTEM, str(error)):
+            raise
         pytest.skip(str(error))
     assert cell.kind != "none"  # what follows would hurt
     return cell

@@ -75,6 +75,8 @@ HOSTILE = {
     "json.dumps = lambda *a, **k: 'true'\nsys.modules['__main__'].encode = lambda *a: True\n"
     "class F:\n    def __call__(self, *a, **k): return F()\n    def __eq__(self, o): return True\n"
     "f = F()",
+    "speaks for the driver": "import json, sys\njson.dumps = lambda *a, **k: 'true'\n"
+    "sys.modules['__main__'].encode = lambda *a: True\ndef f(x): return 0",
     "looks for the answer key": "import gc, os, sys\ndef f(x):\n    frame = sys._getframe()\n"
     "    while frame:\n        for one in list(frame.f_globals.values()) + "
     "list(frame.f_locals.values()):\n            if isinstance(one, dict) and 'right' in one: "
