@@ -16,8 +16,9 @@ class Functions(Table):
     """Columns: question, tests, program, level (pairs of brackets that are needed), demonstration.
 
     `add 3, times 2` asks for `def f(x):return (x+3)*2`; `tests` are asserts on what it returns.
-    `demonstration` is what a careless teacher writes, drawn anew each epoch: with a wrong number, a
-    wrong sign, or without brackets that are needed.
+    `demonstration` is what a careless teacher writes, drawn anew each epoch: without the brackets
+    where they are needed, else with a wrong number or sign. At the usual share of mistakes most
+    demonstrations leave the brackets out, so who imitates the teacher best does so too.
     """
 
     steps: int = Field(2, ge=1, le=5)
@@ -38,7 +39,7 @@ class Functions(Table):
         steps = row["steps"]
         if rng.random() >= self.teacher_error:
             return row | {"demonstration": row["program"]}
-        if row["level"] and rng.random() < 0.5:
+        if row["level"]:
             return row | {"demonstration": _program(steps, brackets=False)}
         place = rng.randrange(len(steps))
         word, number = steps[place]
