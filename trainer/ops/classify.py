@@ -24,15 +24,20 @@ _PROBE = "Is 12+34=46? Yes.\n<think>naïve café</think> 日本語 \U0001f642"
 
 
 class StartedClassifier(StartedChat):
-    """A vLLM that serves a transformers checkpoint for sequence classification."""
+    """A vLLM that serves `model`: a transformers checkpoint for sequence classification, or the
+    folder that a stage with `policy: {head: value}` exported."""
 
     def arguments(self, device: str) -> dict[str, Any]:
         return super().arguments(device) | {"runner": "pooling"}
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[str]:
-        async with super().open(context) as url:
-            yield url.removesuffix("/v1")
+        from trainer.ops.value_heads import as_classifier
+
+        with as_classifier(self.model) as folder:
+            served = self.model_copy(update={"model": folder})
+            async with StartedChat.open(served, context) as url:
+                yield url.removesuffix("/v1")
 
 
 class ClassifyServer(Service):

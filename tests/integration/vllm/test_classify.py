@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import pytest_asyncio
 import torch
-from transformers import Qwen2ForSequenceClassification
 
 from trainer.context import Context
 from trainer.models.pretrained import Pretrained
 from trainer.models.tiny_text import TinyText
+from trainer.ops.value_heads import save_head
 from trainer.rewards.model.reward_model import RewardModel
 from trainer.types import Group, Prompt, Rollout, ScoreStatus, Span
 
@@ -35,13 +35,12 @@ def group_of(renderer, *replies: str) -> Group:
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory) -> Path:
-    """A transformers checkpoint for sequence classification, with one label."""
+    """As a stage exports it; vLLM is given a checkpoint for sequence classification made of it."""
     folder = tmp_path_factory.mktemp("classifier")
-    config = SMALL.config()
-    config.num_labels = 1
-    torch.manual_seed(5)
     SMALL.save_assets(folder)
-    Qwen2ForSequenceClassification(config).eval().save_pretrained(folder)
+    SMALL.load(dtype="float32", attn_implementation="eager").save_pretrained(folder)
+    torch.manual_seed(5)
+    save_head({"weight": torch.randn(1, 64) / 8, "bias": torch.tensor([0.75])}, folder)
     return folder
 
 

@@ -16,6 +16,7 @@ from trainer.context import Context
 from trainer.errors import ConfigError, MissingService
 from trainer.models.pretrained import Pretrained
 from trainer.models.tiny_text import TinyText
+from trainer.ops.value_heads import as_classifier, save_head
 from trainer.rewards.model.reward_model import RewardModel
 from trainer.types import Group, Prompt, Rollout, ScoreStatus, Span, Status
 
@@ -98,6 +99,31 @@ async def test_it_reads_text_in_its_own_template(classifier, context, renderer):
     with torch.no_grad():
         assert one.value == pytest.approx(network(tokens).logits.item(), abs=1e-5)
     assert none.value is not None, "an empty turn is a turn of the conversation"
+
+
+@pytest.mark.parametrize("files", [1, 2])
+async def test_a_head_of_ours_is_served_as_a_classifier(context, tmp_path, files):
+    """The same values from transformers' classifier on the folder that vLLM is given."""
+    folder = tmp_path / "rm"
+    SMALL.save_assets(folder)
+    network = SMALL.load(dtype="float32", attn_implementation="eager")
+    network.save_pretrained(folder, max_shard_size="1GB" if files == 1 else "20KB")
+    assert (folder / "model.safetensors.index.json").is_file() is (files > 1)
+    torch.manual_seed(5)
+    save_head({"weight": torch.randn(1, 24), "bias": torch.zeros(1)}, folder)
+    group = group_of(context.renderer, "3", "<answer>4</answer>")
+    reward = RewardModel(model=Pretrained(path=str(folder)))
+    async with reward.open(context):
+        found = await reward.score(group, None)  # type: ignore[arg-type]
+    with as_classifier(str(folder)) as name:
+        classifier = Qwen2ForSequenceClassification.from_pretrained(name).eval()
+    for rollout, one in zip(group.rollouts, found, strict=True):
+        tokens = torch.tensor([[t for span in rollout.spans for t in span.tokens]])
+        with torch.no_grad():
+            assert one.value == pytest.approx(classifier(tokens).logits.item(), abs=1e-5)
+    assert not Path(name).exists()
+    with as_classifier("Qwen/some-reward-model") as name:
+        assert name == "Qwen/some-reward-model"
 
 
 async def test_a_model_without_a_head_is_refused(context, tmp_path):
