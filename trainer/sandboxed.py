@@ -16,8 +16,6 @@ from trainer.ops.sandbox import Cell, Outcome, Sandbox
 from trainer.rewards.base import PointwiseReward
 
 T = TypeVar("T")
-KNOWN = 256
-"""Results that a worker remembers."""
 
 
 class SandboxedReward(PointwiseReward):
@@ -26,6 +24,9 @@ class SandboxedReward(PointwiseReward):
 
     runs: ClassVar[int] = 1
     """Runs of code, one after the other, in the grading of one rollout."""
+
+    remembered: ClassVar[int] = 256
+    """Results that a worker keeps; few where they are pictures."""
 
     sandbox: Sandbox = Sandbox()
 
@@ -62,7 +63,7 @@ class SandboxedReward(PointwiseReward):
         rollouts: what is right, and what equal replies came to."""
         if key not in self._known:
             found = make()
-            if len(self._known) >= KNOWN:
+            if len(self._known) >= self.remembered:
                 self._known.clear()
             self._known[key] = found
         return self._known[key]

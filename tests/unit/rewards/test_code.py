@@ -7,7 +7,8 @@ from PIL import Image
 
 from trainer.config import Scoring
 from trainer.errors import MissingService
-from trainer.ops.sandbox import Sandbox
+from trainer.ops.sandbox import Cell, Sandbox
+from trainer.rewards.base import Call
 from trainer.scoring import Scorer
 from trainer.types import ScoreStatus
 
@@ -105,6 +106,21 @@ async def test_a_run_scores_through_the_border(score, make_replies):
     scores = await score({"type": "code/unit_tests", "sandbox": {"seconds": 3}}, group)
     assert [one.value for one in scores] == [1.0, 0.0, 0.0]
     assert {one.status for one in scores} == {ScoreStatus.OK}
+
+
+def test_equal_programs_of_a_row_run_once(make_reward, make_replies, monkeypatch):
+    made = []
+    run = Cell.run
+    monkeypatch.setattr(Cell, "run", lambda *a, **k: made.append(k) or run(*a, **k))
+    reward = make_reward("code/unit_tests")
+    reward.warm()
+    made.clear()  # the probe
+    group = make_replies([py(SUM), py("print(3)"), py(SUM), py(SUM)], meta={"tests": ADD})
+    verdicts = reward.grade_group(group, Call())
+    assert [one.value for one in verdicts] == [1.0, 0.0, 1.0, 1.0]
+    assert len(made) == 2 * len(ADD)
+    others = make_replies([py(SUM)], meta={"tests": [{"input": "1 2", "output": "4"}]})
+    assert reward.grade_group(others, Call())[0].value == 0.0, "another row has other tests"
 
 
 async def test_slow_code_is_a_0_however_short_the_deadline(make_reward, make_replies):

@@ -37,6 +37,7 @@ class ChartCode(SandboxedReward):
     """
 
     runs = 2  # the right chart too, for the first rollout of a row
+    remembered = 16
 
     column: str = "code"
     """Column with the right code; empty there: `answer`."""

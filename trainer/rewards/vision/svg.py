@@ -35,6 +35,7 @@ class Svg(SandboxedReward):
     """
 
     runs = 2  # the right picture too, for the first rollout of a row
+    remembered = 16
 
     column: str = "svg"
     rendered: float = Field(0.5, ge=0, lt=1)
@@ -85,7 +86,7 @@ class Svg(SandboxedReward):
             return Score(0.0, reason=f"longer than {self.most_characters} characters")
         if held := forbidden(svg, self.forbid):
             return Score(0.0, reason=f"holds {held}")
-        picture = self._render(svg, target.size)
+        picture = self.once((svg, target.size), lambda: self._render(svg, target.size))
         if isinstance(picture, str):
             return Score(0.0, reason=picture)
         given, right = alike.as_array(picture, target.size), alike.as_array(target)
