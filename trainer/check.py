@@ -12,9 +12,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from trainer.errors import CohortError
+from trainer.errors import CohortError, MissingService
 from trainer.monitors.base import prompt_text
 from trainer.ops.panels import PHASES, duration
+from trainer.rewards.base import flatten
+from trainer.sandboxed import SandboxedReward
 
 if TYPE_CHECKING:
     from trainer.config import Critic, Recipe
@@ -57,7 +59,7 @@ def check_recipe(recipe: Recipe) -> Check:
     check.page.append(Rule(f"{recipe.name} · {recipe.stage}"))
     check.page.append(_settings(recipe))
     try:
-        check.problems += missing_needs(recipe)
+        check.problems += missing_needs(recipe) + missing_walls(recipe)
         stream = recipe.prompts.stream(recipe.seed)
         prompts = [next(stream) for _ in range(ROWS)]
         check.page.append(_data(recipe, prompts))
@@ -89,6 +91,19 @@ def missing_needs(recipe: Recipe) -> list[str]:
             has = ", ".join(sorted(columns if column else services)) or "none"
             wanted = " or ".join(map(repr, accepted))
             lines.append(f"{key}: {reward.name()} needs the {kind} {wanted}; {owner} has: {has}")
+    return lines
+
+
+def missing_walls(recipe: Recipe) -> list[str]:
+    """One line for every reward that runs code and whose sandbox does not stand here."""
+    lines = []
+    for key, reward in (("reward", recipe.reward), ("evaluation.reward", recipe.evaluation.reward)):
+        for inside in [] if reward is None else flatten(reward):
+            if isinstance(inside, SandboxedReward):
+                try:
+                    inside.proven()
+                except MissingService as error:
+                    lines.append(f"{key}: {inside.name()}: {error}")
     return lines
 
 

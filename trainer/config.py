@@ -45,7 +45,8 @@ class Scoring(Frozen):
     """The border around rewards."""
 
     deadline: float = Field(10.0, gt=0)
-    """Seconds one rollout may take to score."""
+    """Seconds one rollout may take to score. The code that a reward runs in a sandbox has its own
+    limits, which come on top."""
     workers: int = Field(2, gt=0)
     """Worker processes for rule rewards."""
     fault_budget: float = Field(0.1, ge=0, le=1)

@@ -13,6 +13,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from trainer.ops.sandbox import KINDS, REMEDY, Sandbox
+from trainer.plugin import find, names
+from trainer.rewards.base import Reward
+from trainer.sandboxed import SandboxedReward
+
 GIB = 2**30
 
 
@@ -37,6 +42,7 @@ PACKAGES = (
     Package("safetensors", "checkpoints", "safetensors", required=True),
     Package("math-verify", "rewards math/*", "'math-verify[antlr4-13-2]'", required=True),
     Package("matplotlib", "curves.png", "matplotlib", required=True),
+    Package("resvg-py", "reward vision/svg", "resvg-py"),
     Package("vllm", "vLLM engines (the hf engine works)", "vllm"),
     Package("deepspeed", "ZeRO sharding (FSDP2 works)", "deepspeed"),
     Package("flash-attn", "its kernels (PyTorch's attention works)", "flash-attn"),
@@ -101,6 +107,32 @@ def _cpu_features(capability: str) -> str:
     return f"{capability}, {half}"
 
 
+def sandbox() -> Iterator[tuple[str, str]]:
+    """(kind of isolation, why it does not hold here: empty if it does)."""
+    if sys.platform != "linux":
+        yield platform.system(), "has no isolation that we can use; run on Linux"
+        return
+    for kind in KINDS:
+        yield kind, Sandbox().fault(kind)
+
+
+def sandboxed() -> list[str]:
+    """The rewards that run what the model wrote."""
+    return [name for name in names(Reward) if issubclass(find(Reward, name), SandboxedReward)]
+
+
+def _sandbox_grid() -> Iterator[Table | Text]:
+    found = dict(sandbox())
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for kind, fault in found.items():
+        grid.add_row(f"sandbox: {kind}", Text(fault or "works", "" if fault else "green"))
+    yield grid
+    if all(found.values()):
+        yield Text(f"no sandbox: {', '.join(sandboxed())} refuse to run. {REMEDY}.", "yellow")
+
+
 def doctor_page() -> Iterator[Table | Text]:
     """What to print."""
     grid = Table.grid(padding=(0, 2))
@@ -120,5 +152,6 @@ def doctor_page() -> Iterator[Table | Text]:
             mark = Text("missing", "bold red" if package.required else "yellow")
             table.add_row(package.name, mark, package.use, Text(f"pip install {package.install}"))
     yield table
+    yield from _sandbox_grid()
     if not missing():
         yield Text("everything that a CPU run needs is installed", "green")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from trainer.models.base import Model
 from trainer.models.pretrained import Pretrained
 from trainer.monitors.base import prompt_text
 from trainer.ops.best_of import best, elected
-from trainer.ops.statistics import bootstrap, majority, pass_at_k
+from trainer.ops.statistics import bootstrap, bootstrap_of, majority, pass_at_k
 from trainer.ops.text import stated_answer
 from trainer.run import Run
 from trainer.run_folder import RESOLVED, folder_of
@@ -28,6 +30,7 @@ from trainer.yaml import read_yaml
 if TYPE_CHECKING:
     from trainer.config import Recipe
     from trainer.engines.base import Sampling
+    from trainer.rewards.base import Figure, Reward
 
 EXAMPLES = 3
 _KINDS = (("sampled", ""), ("greedy", "_greedy"))
@@ -46,7 +49,7 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
     report = {f"heldout/{config.name}": table["sampled"]["mean"]}
     if table["greedy"]:
         report[f"heldout/{config.name}_greedy"] = table["greedy"]["mean"]
-    for name, rows in table["parts"].items():
+    for name, rows in (table["parts"] | table["figures"]).items():
         part = f"heldout/{config.name}/{name}"
         report |= {f"{part}{end}": rows[kind]["mean"] for kind, end in _KINDS if rows[kind]}
     return report
@@ -98,8 +101,9 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
 
     Keys: step, name, sampled and greedy {mean, low, high, n} (95 % bootstrap over prompts; greedy
     may be None), parts {name: {sampled, greedy}} of the reward's parts, so that one evaluation may
-    report several measures, "pass@k" and "maj@k" {k: {...}} for k = 1, 2, 4, ... up to `samples`,
-    and with `best_of` "best@k" and "vote@k", examples.
+    report several measures, figures {name: {sampled, greedy}} of all answers together (mAP),
+    "pass@k" and "maj@k" {k: {...}} for k = 1, 2, 4, ... up to `samples`, and with `best_of`
+    "best@k" and "vote@k", examples.
     Unscored answers are left out; a prompt without any scored answer does not count.
     """
     config, sampling = run.recipe.evaluation, run.recipe.rollouts.sampling
@@ -115,12 +119,14 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
             f"none of the answers to {len(sampled)} held-out prompts could be scored: "
             f"{histogram(why)}. Try the reward alone with `cohort score`"
         )
+    answers = {"sampled": sampled, "greedy": greedy or []}
     table = {
         "step": step,
         "name": config.name,
         "sampled": bootstrap(_means(sampled)),
         "greedy": bootstrap(_means(greedy)) if greedy else None,
         "parts": _parts(sampled, greedy),
+        "figures": await asyncio.to_thread(figures, config.reward or run.recipe.reward, answers),
         "pass@k": {},
         "maj@k": {},
         "examples": _examples(sampled, greedy),
@@ -186,6 +192,29 @@ def _parts(sampled: Sequence[Group], greedy: Sequence[Group] | None) -> dict[str
             table = found.setdefault(name, dict.fromkeys(("sampled", "greedy")))
             table[kind] = bootstrap(means) if means else None
     return {name: kinds for name, kinds in found.items() if any(kinds.values())}
+
+
+def figures(reward: Reward, played: Mapping[str, Sequence[Group]]) -> dict[str, dict[str, Any]]:
+    """Per measure and kind of sampling. The k-th answers to all prompts are one data set; with
+    several samples the mean over k."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, groups in played.items():
+        rows = [(group.prompt, row) for group in groups if (row := _scored(group))]
+        answers = [(prompt, rollout) for prompt, row in rows for rollout in row]
+        ends = accumulate(len(row) for _, row in rows)
+        places = [range(end - len(row), end) for end, (_, row) in zip(ends, rows, strict=True)]
+        for name, figure in reward.figures(answers).items() if answers else ():
+            table = found.setdefault(name, dict.fromkeys(played))
+            table[kind] = bootstrap_of(partial(_mean_of_sets, figure, places), len(places))
+    return {name: kinds for name, kinds in found.items() if any(kinds.values())}
+
+
+def _mean_of_sets(figure: Figure, places: Sequence[range], prompts: Sequence[int]) -> float | None:
+    """`places`: of the answers to each prompt."""
+    most = max(len(places[i]) for i in prompts)
+    sets = [[places[i][k] for i in prompts if k < len(places[i])] for k in range(most)]
+    values = [value for one in sets if (value := figure(one)) is not None]
+    return fmean(values) if values else None
 
 
 def _values(rollouts: Sequence[Rollout]) -> list[float]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from trainer.ops.chat import Chat, ChatFault, ChatServer
+from trainer.ops.asking import ServerFault
+from trainer.ops.chat import Chat, ChatServer
 from trainer.ops.master_keys import MASTER_KEYS, is_master_key
 from trainer.ops.parsing import Unparsable, answer_field
 from trainer.ops.rubric import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from trainer.context import Context
 
 T = TypeVar("T")
-Verdict = float | ChatFault | Unparsable
+Verdict = float | ServerFault | Unparsable
 """What the judge said, or why that is lost."""
 
 
@@ -71,6 +72,9 @@ class Judging(Reward):
     """Verdicts drawn per question, whose mean counts; more than one needs a temperature."""
     unreadable: float | None = Field(None, allow_inf_nan=False)
     """Value where no verdict can be read in what the judge said; None: a fault."""
+    failed: float | None = Field(None, allow_inf_nan=False)
+    """Value where the judge did not answer at all; None: a fault. Papers that write 0 here
+    (ReFine-RFT, Perception-R1) teach that an answer is bad when a server is down."""
 
     _chat: Any = PrivateAttr(None)
 
@@ -90,9 +94,9 @@ class Judging(Reward):
 
     @property
     def needs(self) -> frozenset[str]:
-        columns = {"reference": "answer"}
-        fields = (columns.get(name, name) for name in fields_of(self.rubric))
-        return frozenset(f for f in fields if f == "answer" or f.startswith("meta."))
+        fields = fields_of(self.rubric)  # whose {answer} is the reply's
+        columns = {"answer"} if "reference" in fields else set()
+        return frozenset(columns.union(name for name in fields if name.startswith("meta.")))
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
@@ -113,6 +117,34 @@ class Judging(Reward):
     async def judge(self, group: Group, ctx: RewardContext, chat: Chat) -> list[Score]:
         """One score per rollout, in order."""
         raise NotImplementedError
+
+    async def each(
+        self, group: Group, rate: Callable[[str], Awaitable[Sequence[Verdict]]]
+    ) -> list[Score]:
+        """The mean of what `rate` makes of the text of every rollout, equal texts once."""
+        shown = [self.shown(rollout, group.prompt) for rollout in group.rollouts]
+        texts = list(dict.fromkeys(text for text in shown if isinstance(text, str)))
+        found = await together([rate(text) for text in texts])
+        by_text = dict(zip(texts, found, strict=True))
+        return [
+            self.mean_or_lost(by_text[text]) if isinstance(text, str) else text for text in shown
+        ]
+
+    def mean_or_lost(self, found: Sequence[Verdict]) -> Score:
+        """The mean of the verdicts that are there. None at all: `failed` if the judge did not
+        answer, else `unreadable`; a fault where that is None."""
+        values = [value for value in found if isinstance(value, float)]
+        if values:
+            return Score(fmean(values), parts={"guarded": 0.0})
+        silence = next((lost for lost in found if isinstance(lost, ServerFault)), None)
+        if silence is None:
+            value, status = self.unreadable, ScoreStatus.RAISED
+            reason = next((f"verdict: {lost}" for lost in found), "")
+        else:
+            value, status, reason = self.failed, silence.status, str(silence)
+        if value is None:
+            return Score.fault(status, reason)
+        return Score(value, parts={"guarded": 0.0}, status=ScoreStatus.UNPARSABLE, reason=reason)
 
     def shown(self, rollout: Rollout, prompt: Prompt) -> str | Score:
         """What the judge is shown of a rollout; its score where the judge is not asked."""
@@ -168,7 +200,7 @@ async def settled(questions: Sequence[Awaitable[float]]) -> list[Verdict]:
     async def one(question: Awaitable[float]) -> Verdict:
         try:
             return await question
-        except (ChatFault, Unparsable) as fault:
+        except (ServerFault, Unparsable) as fault:
             return fault
 
     return await together([one(question) for question in questions])
@@ -180,21 +212,6 @@ def mean(found: Sequence[Verdict]) -> float:
     if not values:
         raise next(lost for lost in found if isinstance(lost, Exception))
     return fmean(values)
-
-
-def mean_or_lost(found: Sequence[Verdict], unreadable: float | None) -> Score:
-    """The mean of the verdicts that are there. None at all: a fault if the judge did not answer,
-    or `unreadable`."""
-    values = [value for value in found if isinstance(value, float)]
-    if values:
-        return Score(fmean(values), parts={"guarded": 0.0})
-    for fault in found:
-        if isinstance(fault, ChatFault):
-            return Score.fault(fault.status, str(fault))
-    reason = next((f"verdict: {lost}" for lost in found if isinstance(lost, Unparsable)), "")
-    if unreadable is None:
-        return Score.fault(ScoreStatus.RAISED, reason)
-    return Score(unreadable, status=ScoreStatus.UNPARSABLE, reason=reason, parts={"guarded": 0.0})
 
 
 def _final(text: str) -> str:

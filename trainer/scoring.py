@@ -230,17 +230,27 @@ class _Border:
             requests = min(units, max(1, self._scorer.pool.idle.qsize()))
             bounds = [units * i // requests for i in range(requests + 1)] if requests else []
             blob = pickle.dumps(reward)
-            prompt = group.prompt if "images" in reward.needs else lean_prompt(group.prompt)
+            seen = any("images" in need.split("|") for need in reward.needs)
+            prompt = group.prompt if seen else lean_prompt(group.prompt)
+            limit = (self._scorer.config.deadline + reward.own_seconds) * size
+            shared = (blob, prompt, size, limit)
             grading = [
-                self._grade(blob, prompt, range(a, b), size, group.rollouts[a * size : b * size])
+                self._grade(*shared, range(a, b), group.rollouts[a * size : b * size])
                 for a, b in itertools.pairwise(bounds)
             ]
             return [score for scores in await asyncio.gather(*grading) for score in scores]
 
     async def _grade(
-        self, blob: bytes, prompt: Prompt, units: range, size: int, rollouts: list[Rollout]
+        self,
+        blob: bytes,
+        prompt: Prompt,
+        size: int,
+        limit: float,
+        units: range,
+        rollouts: list[Rollout],
     ) -> list[Score]:
-        """Scores of the units with these numbers, `size` rollouts each, in one request."""
+        """Scores of the units with these numbers, `size` rollouts and at most `limit` seconds
+        each, in one request."""
         scorer = self._scorer
         try:
             sent = [replace(lean_rollout(rollout), score=None) for rollout in rollouts]
@@ -248,7 +258,9 @@ class _Border:
         except Exception as error:  # the reward border: data rows and artifacts hold anything
             if len(units) > 1:  # one of them only, perhaps
                 alone = [
-                    self._grade(blob, prompt, units[i : i + 1], size, rollouts[i * size :][:size])
+                    self._grade(
+                        blob, prompt, size, limit, units[i : i + 1], rollouts[i * size :][:size]
+                    )
                     for i in range(len(units))
                 ]
                 return [score for scores in await asyncio.gather(*alone) for score in scores]
@@ -257,7 +269,7 @@ class _Border:
         seeds = tuple(seed_of(scorer.seed, prompt.serial, unit, "grade") for unit in units)
         work = Work(blob, shipped, self.step, self.total_steps, seeds)
         scores: list[Score] = []
-        for reply in await scorer.pool.run(work, scorer.config.deadline * size):
+        for reply in await scorer.pool.run(work, limit):
             unit = rollouts[len(scores) : len(scores) + size]
             if isinstance(reply, Graded):
                 scorer.note(reply, unit, log=self._log)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from trainer.check import check_recipe, count, missing_needs, size_text
+from trainer.check import check_recipe, count, missing_needs, missing_walls, size_text
+from trainer.ops import sandbox
 from trainer.plan import (
     adapter_alone,
     batch_of,
@@ -391,3 +393,15 @@ def test_check_says_how_stale_rollouts_may_be(recipe, overrides, old, staleness)
     shown = page(check_recipe(recipe(*overrides)))
     assert old in shown
     assert staleness in shown
+
+
+def test_a_sandbox_that_does_not_stand_is_a_problem(recipe, monkeypatch):
+    tests = "reward={type: weighted, terms: {code: {reward: code/unit_tests}}}"
+    monkeypatch.setattr(sandbox, "JAIL", Path("/nowhere/jail.py"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    (line,) = missing_walls(recipe(tests))
+    assert line.startswith("reward: code/unit_tests: sandbox: no isolation for untrusted code")
+    assert line in check_recipe(recipe(tests)).problems
+    assert not missing_walls(recipe())
+    trusted = "reward={type: code/unit_tests, sandbox: {isolation: none}}"
+    assert not missing_walls(recipe(trusted))

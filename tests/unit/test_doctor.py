@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from trainer import doctor
+from trainer.ops import sandbox
 
 
 def page() -> str:
@@ -56,3 +58,30 @@ def test_vllm_for_cpu_counts(monkeypatch):
     monkeypatch.setattr(metadata, "version", only_cpu)
     (package,) = [p for p in doctor.PACKAGES if p.name == "vllm"]
     assert doctor.installed(package) == "0.32.0"
+
+
+def test_a_sandbox_that_works_is_named():
+    found = dict(doctor.sandbox())
+    assert set(found) == {"namespaces", "bubblewrap"}
+    text = page()
+    for kind, fault in found.items():
+        line = next(line for line in text.splitlines() if f"sandbox: {kind}" in line)
+        assert ("works" in line) is (fault == "")
+    if not all(found.values()):
+        assert "no sandbox" not in text
+
+
+def test_without_a_sandbox_it_says_what_that_disables_and_the_way_out(monkeypatch):
+    """No isolation holds where the probe cannot run."""
+    monkeypatch.setattr(sandbox, "JAIL", Path("/nowhere/jail.py"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    text = " ".join(page().split())
+    rewards = "code/sql, code/unit_tests, vision/chart_code, vision/svg"
+    assert f"no sandbox: {rewards} refuse to run" in text
+    assert "kernel.unprivileged_userns_clone=1" in text
+    assert "sandbox: namespaces works" not in text
+
+
+def test_other_systems_have_no_sandbox(monkeypatch):
+    monkeypatch.setattr(doctor.sys, "platform", "darwin")
+    assert all(fault for _, fault in doctor.sandbox())

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
 
+from trainer.evaluate import figures
 from trainer.loop import train
+from trainer.ops.panels import evaluation_table
+from trainer.rewards.base import Reward
+from trainer.types import Group, Prompt, Rollout, Score, Span
 from trainer.yaml import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +31,8 @@ def tables(tmp_path, monkeypatch):
         "evaluation.name=both",
         "evaluation.reward={type: weighted, terms: {iou: {reward: {type: vision/iou, space: grid, "
         "grid: 14}}, hit: {weight: 2, reward: {type: vision/iou, space: grid, grid: 14, "
-        "threshold: 0.5}}}}",
+        "threshold: 0.5}}, set: {weight: 0, reward: {type: vision/detection_set, measure: map, "
+        "space: grid, grid: 14}}}}",
         "monitors=[jsonl]",
         "learner.minibatches=1",
         "rollouts.groups_per_step=2",
@@ -40,7 +48,7 @@ def tables(tmp_path, monkeypatch):
 def test_every_part_is_measured(tables):
     evaluations, metrics = tables
     table = evaluations[0]
-    assert set(table["parts"]) == {"iou", "hit"}
+    assert set(table["parts"]) == {"iou", "hit", "set"}
     for kind in ("sampled", "greedy"):
         iou, hit = (table["parts"][name][kind] for name in ("iou", "hit"))
         assert iou["mean"] + 2 * hit["mean"] == pytest.approx(table[kind]["mean"])
@@ -48,3 +56,59 @@ def test_every_part_is_measured(tables):
         assert iou["n"] == table[kind]["n"] == 6
     last = evaluations[-1]["parts"]["hit"]["greedy"]["mean"]
     assert metrics[-1]["heldout/both/hit_greedy"] == pytest.approx(last)
+
+
+def test_a_figure_of_all_answers_together(tables):
+    evaluations, metrics = tables
+    assert set(evaluations[0]["figures"]) == {"set/mAP"}
+    for kind in ("sampled", "greedy"):
+        found = evaluations[0]["figures"]["set/mAP"][kind]
+        assert 0 <= found["low"] <= found["mean"] <= found["high"] <= 1
+        assert found["n"] == 6
+    last = evaluations[-1]["figures"]["set/mAP"]["sampled"]["mean"]
+    assert metrics[-1]["heldout/both/set/mAP"] == pytest.approx(last)
+    text = io.StringIO()
+    Console(file=text, width=120).print(evaluation_table(evaluations))
+    assert "set/mAP, sampled" in text.getvalue()
+
+
+GOLD = [[0, 0, 10, 10]]
+
+
+def group(question, *replies):
+    rollouts = [
+        Rollout([Span(None, "assistant", "policy", reply, [], [], [], [])], score=Score(value))
+        for reply, value in replies
+    ]
+    return Group(Prompt("p", ({"role": "user", "content": question},), GOLD), rollouts)
+
+
+def boxes(box, confidence):
+    return f'[{{"bbox_2d": {box}, "confidence": {confidence}}}]'
+
+
+def test_map_by_hand():
+    """Ranked together: the sure miss, then the unsure hit, so precision is 1/2 up to recall 1/2.
+    As classes apart, 1 and 0. The second answers: a hit, and one that cannot be read."""
+    played = [
+        group("find the cat", (boxes(GOLD[0], 0.3), 1.0), (boxes(GOLD[0], 0.3), 1.0)),
+        group("find the dog", (boxes([50, 50, 60, 60], 0.9), 0.0), ("no boxes", 0.0)),
+        group("find the cat", ("could not be scored", None)),
+    ]
+    spec = {"type": "vision/detection_set", "measure": "map", "thresholds": [0.5]}
+    make = TypeAdapter(Reward).validate_python
+    first, second = 51 / 101 / 2, 51 / 101
+    found = figures(make(spec), {"sampled": played})["mAP"]["sampled"]
+    assert found["mean"] == pytest.approx((first + second) / 2)
+    assert found["n"] == 2
+    apart = make(spec | {"asked": "the (.+)"})
+    assert figures(apart, {"sampled": played})["mAP"]["sampled"]["mean"] == pytest.approx(0.5)
+    greedy = {"sampled": [], "greedy": [Group(g.prompt, g.rollouts[:1]) for g in played]}
+    assert figures(make(spec), greedy)["mAP"]["sampled"] is None
+    assert figures(make(spec), greedy)["mAP"]["greedy"]["mean"] == pytest.approx(first)
+    assert not figures(make(spec | {"measure": "f1"}), greedy)
+
+
+def test_a_class_without_brackets_is_refused():
+    with pytest.raises(ValueError, match="needs brackets around the class"):
+        TypeAdapter(Reward).validate_python({"type": "vision/detection_set", "asked": "the cat"})

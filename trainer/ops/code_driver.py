@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # its import takes longer than most programs run
+    from typing import Any
 
 DEEPEST = 100
 

@@ -57,6 +57,18 @@ def ssim(x: Any, y: Any, *, windowed: bool = True) -> float:
     return float((top / ((mx * mx + my * my + _C1) * (vx + vy + _C2))).mean())
 
 
+def ssim_of(given: Any, right: Any, *, against_white: bool) -> float:
+    """max(0, s), s the SSIM, or (s - s_white) / (1 - s_white) with that of a white picture: most of
+    a page is white."""
+    import numpy as np
+
+    value = ssim(given, right)
+    if against_white:
+        white = ssim(np.ones_like(right), right)
+        value = (value - white) / (1 - white) if white < 1 else value
+    return max(0.0, value)
+
+
 def mse(x: Any, y: Any) -> float:
     """Mean squared difference."""
     return float(((_planes(x) - _planes(y)) ** 2).mean())

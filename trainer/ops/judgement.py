@@ -24,8 +24,8 @@ class Reading(Frozen):
     by: Literal["tag", "json", "boxed", "words", "number"] = "tag"
     r"""`tag`: inside the last `<key>...</key>`. `json`: under `key` of the last JSON object.
     `boxed`: inside the last `\boxed{}`. `words`: the answer begins with one of `words`.
-    `number`: the last number of the answer. What is found by the first three may be a number or
-    one of `words`."""
+    `number`: a number of the answer, see `take`. What is found by the first three may be a number
+    or one of `words`."""
     key: str = "score"
     words: dict[str, float] = Field(default_factory=dict)
     """What words are worth, as they are: `{"yes": 1, "no": 0}`. Case does not matter."""
@@ -34,6 +34,10 @@ class Reading(Frozen):
     """Numbers outside of `low` to `high` are no verdict."""
     rescale: bool = True
     """Numbers become (number - low) / (high - low), in [0, 1]."""
+    take: Literal["last", "first"] = "last"
+    """Which number of the answer counts. Of `by: number`."""
+    clamp: bool = False
+    """Numbers outside of `low` to `high` count as the nearer end."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -56,6 +60,8 @@ class Reading(Frozen):
         if said in words:
             return words[said]
         value = self._as_number(found)
+        if self.clamp:
+            value = min(max(value, self.low), self.high)
         if not self.low <= value <= self.high:
             raise Unparsable(f"a verdict of {value:g}, not {self.low:g} to {self.high:g}")
         return (value - self.low) / (self.high - self.low) if self.rescale else value
@@ -82,7 +88,7 @@ class Reading(Frozen):
         if not said or (len(said) > 1 and self.by != "number"):
             many = "several numbers" if said else "no number"
             raise Unparsable(f"{many} in the verdict {str(found)[-60:]!r}")
-        above, fraction, below = said[-1].partition("/")
+        above, fraction, below = said[0 if self.take == "first" else -1].partition("/")
         if not fraction or float(below) == self.high:  # "7/10" where 10 is the most
             return float(above)
         return float(above) / float(below) if float(below) else math.inf
@@ -121,6 +127,18 @@ def order(answer: str, count: int, tag: str) -> list[int]:
     if sorted(said) != list(range(1, count + 1)):
         raise Unparsable(f"{fields[-1][:60]!r} does not name 1 to {count} once each")
     return [number - 1 for number in said]
+
+
+def marks(answer: str, tag: str) -> list[float]:
+    """What stands in `<tag1>`, `<tag2>`, ... up to the first that is missing, in [0, 1]; NaN where
+    it is no number. Of several of a name the last counts. Raises Unparsable as `spoken`."""
+    text, found = spoken(answer), []
+    while fields := tag_fields(text, f"{tag}{len(found) + 1}"):
+        try:
+            found.append(min(max(float(fields[-1].text), 0.0), 1.0))
+        except ValueError:
+            found.append(math.nan)
+    return found
 
 
 def last_object(text: str) -> Mapping[str, Any]:

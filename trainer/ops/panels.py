@@ -94,10 +94,11 @@ def evaluation_table(tables: Sequence[Figures]) -> Table:
 
 def _rows(tables: Sequence[Figures]) -> list[tuple[str, list[Figures | None]]]:
     rows = [(kind, [table[kind] for table in tables]) for kind in ("sampled", "greedy")]
-    for name in tables[-1].get("parts", {}):
-        parts = [table.get("parts", {}).get(name, {}) for table in tables]
-        kinds = ("sampled", "greedy")
-        rows += [(f"{name}, {kind}", [part.get(kind) for part in parts]) for kind in kinds]
+    for key in ("parts", "figures"):
+        for name in tables[-1].get(key, {}):
+            parts = [table.get(key, {}).get(name, {}) for table in tables]
+            kinds = ("sampled", "greedy")
+            rows += [(f"{name}, {kind}", [part.get(kind) for part in parts]) for kind in kinds]
     for kind in ("pass@k", "maj@k", "best@k", "vote@k"):
         by_k = [{str(k): v for k, v in table.get(kind, {}).items()} for table in tables]
         rows += [

@@ -34,7 +34,9 @@ def check_fields(template: str, known: Sequence[str], required: Sequence[str] = 
             )
     for name in required:
         if name not in found:
-            raise ValueError(f"{{{name}}} is missing: without it the judge does not see the answer")
+            raise ValueError(
+                f"{{{name}}} is missing: without it the judge does not see what it judges"
+            )
     return template
 
 
@@ -79,6 +81,18 @@ def images_of(messages: Iterable[Mapping[str, Any]]) -> list[Image.Image]:
         for part in message["content"]
         if isinstance(part, dict) and part.get("type") == "image" and "image" in part
     ]
+
+
+def last_image(messages: Iterable[Mapping[str, Any]]) -> Image.Image | None:
+    """What an answer draws is compared with it."""
+    return next(reversed(images_of(messages)), None)
+
+
+def shown(content: Any) -> Any:
+    """A message's content as servers take it: images as data."""
+    if not isinstance(content, list | tuple):
+        return content
+    return [image_part(part["image"]) if "image" in part else dict(part) for part in content]
 
 
 def image_part(image: Image.Image) -> dict[str, Any]:

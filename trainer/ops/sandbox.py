@@ -13,6 +13,7 @@ outside, with right answers that were never handed in.
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import platform
 import select
@@ -38,6 +39,13 @@ START_SECONDS = 30.0
 SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts")
 DATA = "/data"
 """Where a shown file lies inside."""
+
+KINDS = ("namespaces", "bubblewrap")
+REMEDY = (
+    "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0; Docker: --security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined --cap-add SYS_ADMIN), or install bubblewrap"
+)
 
 PROBE = """
 import ctypes, json, os, signal, socket
@@ -151,23 +159,24 @@ class Sandbox(BaseModel):
                 f"sandbox: {platform.system()} has no isolation that we can use; run on Linux, or "
                 "set `isolation: none` for code you trust"
             )
-        kinds = ("namespaces", "bubblewrap") if self.isolation == "auto" else (self.isolation,)
-        faults = []
-        for kind in kinds:
-            cell = Cell(self, kind)
-            try:
-                cell.prove()
-            except MissingService as error:
-                faults.append(f"{kind}: {error}")
-            else:
-                return cell
+        faults = {}
+        for kind in KINDS if self.isolation == "auto" else (self.isolation,):
+            faults[kind] = self.fault(kind)
+            if not faults[kind]:
+                return Cell(self, kind)
+        told = "; ".join(f"{kind}: {fault}" for kind, fault in faults.items())
         raise MissingService(
-            f"sandbox: no isolation for untrusted code on this machine ({'; '.join(faults)}). "
-            "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-            "kernel.apparmor_restrict_unprivileged_userns=0; Docker: --security-opt "
-            "seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN), or "
-            "install bubblewrap, or set `isolation: none` for code you trust"
+            f"sandbox: no isolation for untrusted code on this machine ({told}). {REMEDY}, or set "
+            "`isolation: none` for code you trust"
         )
+
+    def fault(self, kind: str) -> str:
+        """Why a kind of isolation does not hold here; empty if it does."""
+        try:
+            Cell(self, kind).prove()
+        except MissingService as error:
+            return str(error)
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +281,7 @@ class _Run:
         with process:
             try:
                 with suppress(BrokenPipeError), os.fdopen(job_in, "wb") as file:
-                    file.write(json.dumps(self.job).encode())
+                    file.write(marshal.dumps(self.job))
                 streams = [stream.fileno() for stream in (process.stdout, process.stderr) if stream]
                 streams.append(result)
                 self.kept = {fd: bytearray() for fd in streams}
@@ -321,9 +330,8 @@ class _Run:
     def _ending(
         self, stderr: bytes
     ) -> tuple[Literal["ended", "signal", "timeout", "overflow"], int]:
-        told: dict[str, Any] = {}
-        for line in self.words.splitlines():
-            told |= json.loads(line)
+        lines = self.words.decode("utf-8", "replace").splitlines()
+        told = {word: said for word, _, said in (line.partition(" ") for line in lines)}
         if "missing" in told:
             raise MissingService(told["missing"])
         if "ready" not in told:
@@ -333,7 +341,7 @@ class _Run:
             return "overflow", 0
         if "timeout" in told:
             return "timeout", 0
-        code = told.get("exit", -signal.SIGKILL)  # the warden was killed: out of memory
+        code = int(told.get("exit", -signal.SIGKILL))  # the warden was killed: out of memory
         return ("signal", -code) if code < 0 else ("ended", code)
 
 
@@ -378,9 +386,9 @@ def _shown(packages: bool, files: tuple[Path, ...]) -> list[tuple[str, str]]:
         for path in named
         if not any(path != other and Path(path).is_relative_to(other) for other in named)
     ]
-    return [(path, path) for path in named] + [
-        (os.path.realpath(file), f"{DATA}/{file.name}") for file in files
-    ]
+    # a link to an installation would lead to what is not shown
+    shown = [(os.path.realpath(path) if path in prefixes else path, path) for path in named]
+    return shown + [(os.path.realpath(file), f"{DATA}/{file.name}") for file in files]
 
 
 def _path(packages: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from math import comb
 from statistics import fmean, stdev
 
@@ -21,6 +21,25 @@ def bootstrap(
     picks = np.random.default_rng(0).integers(0, len(sample), size=(draws, len(sample)))
     low, high = np.quantile(sample[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
     return {"mean": float(sample.mean()), "low": float(low), "high": float(high), "n": len(sample)}
+
+
+def bootstrap_of(
+    statistic: Callable[[Sequence[int]], float | None],
+    n: int,
+    *,
+    level: float = 0.95,
+    draws: int = 300,
+) -> dict[str, float] | None:
+    """As `bootstrap`, of a statistic that is no mean: a function of the places, 0 to n - 1, of the
+    values that count, some of them several times. None where it is None of all; draws of which it
+    is None are left out."""
+    whole = statistic(range(n))
+    if whole is None:
+        return None
+    picks = np.random.default_rng(0).integers(0, n, size=(draws, n)).tolist()
+    found = [value for pick in picks if (value := statistic(pick)) is not None]
+    low, high = np.quantile(found or [whole], [(1 - level) / 2, (1 + level) / 2])
+    return {"mean": whole, "low": float(low), "high": float(high), "n": n}
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

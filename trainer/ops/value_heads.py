@@ -7,8 +7,11 @@ stands beside its configuration.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from trainer.ops.merging import gathered
 HEAD = "value_head/model.safetensors"
 """Where an exported model has its head: `weight` f[1, D], `bias` f[1]."""
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_WEIGHTS, _SCORE, _WRITES = "weights.safetensors", "score.safetensors", "ForCausalLM"
 _CLASSES = ("TokenClassification", "SequenceClassification")
 
 
@@ -83,3 +87,47 @@ def _read(find: Callable[[str], Path | None], names: tuple[str, ...]) -> dict[st
             if name in file.keys():  # noqa: SIM118 (not a dict)
                 found[name] = file.get_tensor(name)
     return found
+
+
+@contextmanager
+def as_classifier(model: str) -> Iterator[str]:
+    """A folder that transformers and vLLM read as a model for sequence classification with one
+    label: `model` itself, unless it was saved with a head of ours. Then one of links, with another
+    configuration and the head as layer `score`; gone when it is left. Raises ValueError for a model
+    that is no plain language model."""
+    from safetensors.torch import load_file, save_file
+
+    source = Path(model).absolute()
+    if not (source / HEAD).is_file():
+        yield model
+        return
+    config = json.loads((source / "config.json").read_text())
+    (kind,) = config.get("architectures") or [""]
+    if not kind.endswith(_WRITES):
+        raise ValueError(f"{model}: a {kind} with a value head; only language models can be served")
+    config["architectures"] = [kind.removesuffix(_WRITES) + "ForSequenceClassification"]
+    config |= {"num_labels": 1, "id2label": {"0": "value"}, "label2id": {"value": 0}}
+    head = {f"score.{name}": tensor for name, tensor in load_file(source / HEAD).items()}
+    with tempfile.TemporaryDirectory(prefix="cohort-classifier-") as name:
+        folder = Path(name)
+        for path in source.iterdir():
+            if path.is_file() and path.name not in ("config.json", _INDEX):
+                # transformers would not look into the index beside a file of the usual name
+                target = _WEIGHTS if path.name == _SINGLE else path.name
+                (folder / target).symlink_to(path)
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file(head, folder / _SCORE, metadata={"format": "pt"})
+        (folder / _INDEX).write_text(json.dumps(_with(source, dict.fromkeys(head, _SCORE))))
+        yield name
+
+
+def _with(folder: Path, more: dict[str, str]) -> dict[str, Any]:
+    """The index of a checkpoint, and of some tensors more."""
+    from safetensors import safe_open
+
+    if (folder / _INDEX).is_file():
+        index = json.loads((folder / _INDEX).read_text())
+    else:
+        with safe_open(folder / _SINGLE, "pt") as file:
+            index = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), _WEIGHTS)}
+    return index | {"weight_map": index["weight_map"] | more}

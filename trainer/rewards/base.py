@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from trainer.types import Batch
 
 
+Figure = Callable[[Sequence[int]], float | None]
+"""A measure of those answers whose places it is given, some perhaps several times; None where
+there is nothing to measure."""
+
+
 class Reward(Plugin):
     family: ClassVar[str] = "trainer.rewards"
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -48,6 +53,11 @@ class Reward(Plugin):
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         """One score per rollout, in order."""
         raise NotImplementedError
+
+    def figures(self, answers: Sequence[tuple[Prompt, Rollout]]) -> dict[str, Figure]:
+        """For evaluations: measures of many answers together that are no mean over them, such as
+        mAP, by name. Only scored answers are given, without pixels."""
+        return {}
 
     async def learn(
         self, groups: Sequence[Group], batch: Batch, step: int
@@ -98,6 +108,12 @@ class IsolatedReward(Reward):
     """True: rollouts are graded one by one, each with its own deadline. False: the group is
     graded in one call, and its deadline is that of its rollouts together."""
 
+    @property
+    def own_seconds(self) -> float:
+        """What grading one rollout may take besides `scoring.deadline`, by a limit of its own that
+        it keeps: the time of the code that it runs."""
+        return 0.0
+
     def warm(self) -> None:
         """Imports what grading needs. Called once per worker, before any deadline runs."""
 
@@ -118,8 +134,8 @@ class PointwiseReward(IsolatedReward):
         """A number, or None for "does not apply", or a whole `Score`.
 
         `rollout.reply` is the last answer's text, `prompt.answer` the gold one, `prompt.meta` the
-        data row. Model inputs (pixel values) are left out. So are images, unless `images` is in
-        `needs`: what is left of one is `{"type": "image", "size": (width, height)}`.
+        data row. Model inputs (pixel values) are left out. So are images, unless a need names
+        `images`: what is left of one is `{"type": "image", "size": (width, height)}`.
         """
         raise NotImplementedError
 
@@ -165,6 +181,16 @@ class AnswerReward(PointwiseReward):
             found = next((value for value in named if value is not None), None)
         return unwrapped(found, self.tag) if isinstance(found, str) else found
 
+    def answer(self, rollout: Rollout) -> str:
+        """What is compared. Raises `Unparsable`."""
+        return answer_field(
+            rollout.reply,
+            self.tag,
+            require_tag=self.require_tag,
+            strict=self.strict,
+            empty=self.takes_empty,
+        ).text
+
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         gold = self.gold(prompt)
         if gold is None:
@@ -172,14 +198,7 @@ class AnswerReward(PointwiseReward):
             reason = f"the row has {'neither' if self.gold_columns else 'no'} {names}"
             return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
         try:
-            field = answer_field(
-                rollout.reply,
-                self.tag,
-                require_tag=self.require_tag,
-                strict=self.strict,
-                empty=self.takes_empty,
-            )
-            return self.compare(field.text, gold, rollout, prompt)
+            return self.compare(self.answer(rollout), gold, rollout, prompt)
         except Unparsable as error:
             return Score(self.floor, status=ScoreStatus.UNPARSABLE, reason=str(error))
 
@@ -212,6 +231,13 @@ class CompositeReward(Reward):
             for child in self.children().values():
                 await stack.enter_async_context(child.open(context))
             yield
+
+    def figures(self, answers: Sequence[tuple[Prompt, Rollout]]) -> dict[str, Figure]:
+        return {
+            f"{name}/{key}": figure
+            for name, child in self.children().items()
+            for key, figure in child.figures(answers).items()
+        }
 
     async def learn(
         self, groups: Sequence[Group], batch: Batch, step: int

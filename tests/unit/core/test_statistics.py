@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from trainer.ops.statistics import bootstrap, majority, pass_at_k
+from trainer.ops.statistics import bootstrap, bootstrap_of, majority, pass_at_k
 
 
 def test_bootstrap_of_a_coin():
@@ -34,3 +34,15 @@ def test_pass_at_k_beyond_n_is_an_error():
 def test_majority_takes_the_most_common_and_breaks_ties_by_order():
     assert majority(["a", "b", "b"], [0.0, 1.0, 1.0], 3) == 1.0
     assert majority(["a", "b", "b"], [0.0, 1.0, 1.0], 2) == 0.0
+
+
+def test_bootstrap_of_a_statistic_that_is_no_mean():
+    """The largest of the values drawn; the mean for comparison gives `bootstrap`'s own interval."""
+    values = [0.0, 1.0] * 50
+    largest = bootstrap_of(lambda places: max(values[i] for i in places), 100)
+    assert largest == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 100}
+    mean = bootstrap_of(lambda places: sum(values[i] for i in places) / len(places), 100)
+    assert mean == pytest.approx(bootstrap(values, draws=300))
+    assert bootstrap_of(lambda places: None, 3) is None
+    rare = bootstrap_of(lambda places: 0.5 if 0 in places else None, 3)
+    assert rare == {"mean": 0.5, "low": 0.5, "high": 0.5, "n": 3}

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from trainer.errors import ConfigError, MissingService
-from trainer.ops.chat import ChatFault, ChatServer
+from trainer.ops.asking import ServerFault
+from trainer.ops.chat import ChatServer
 from trainer.ops.server_process import free_port
 from trainer.types import ScoreStatus
 
@@ -77,7 +78,7 @@ async def test_a_fault_that_passes(chat_double, fault):
 @pytest.mark.parametrize("fault", PASSING, ids=lambda f: str(f)[:30])
 async def test_a_fault_that_stays(chat_double, fault):
     chat_double.says = lambda body, nth: fault
-    with pytest.raises(ChatFault, match="the judge did not answer: ") as raised:
+    with pytest.raises(ServerFault, match="the judge did not answer: ") as raised:
         await ask(server(chat_double.url))
     assert raised.value.status is ScoreStatus.RAISED
     assert len(chat_double.bodies) == 3
@@ -86,7 +87,7 @@ async def test_a_fault_that_stays(chat_double, fault):
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 302])
 async def test_what_is_refused_is_not_asked_again(chat_double, status):
     chat_double.says = lambda body, nth: (status, {}, b'{"error": "no such model"}')
-    with pytest.raises(ChatFault, match=f"the judge refuses: status {status} .*no such model"):
+    with pytest.raises(ServerFault, match=f"the judge refuses: status {status} .*no such model"):
         await ask(server(chat_double.url))
     assert len(chat_double.bodies) == 1
 
@@ -96,10 +97,10 @@ async def test_one_that_hangs_is_given_up(chat_double):
     assert await ask(server(chat_double.url, try_deadline=0.2)) == "yes"
     chat_double.says = lambda body, nth: "!hang"
     began = time.monotonic()
-    with pytest.raises(ChatFault, match=r"no answer within 0\.2 s") as raised:
+    with pytest.raises(ServerFault, match=r"no answer within 0\.2 s") as raised:
         await ask(server(chat_double.url, try_deadline=0.2))
     assert raised.value.status is ScoreStatus.TIMEOUT
-    with pytest.raises(ChatFault, match=r"no answer within") as raised:
+    with pytest.raises(ServerFault, match=r"no answer within") as raised:
         await ask(server(chat_double.url, deadline=0.3, retries=100))
     assert raised.value.status is ScoreStatus.TIMEOUT
     assert time.monotonic() - began < 10
@@ -107,7 +108,7 @@ async def test_one_that_hangs_is_given_up(chat_double):
 
 async def test_nobody_listens():
     gone = f"http://127.0.0.1:{free_port()}/v1"
-    with pytest.raises(ChatFault, match="ConnectError") as raised:
+    with pytest.raises(ServerFault, match="ConnectError") as raised:
         await ask(server(gone))
     assert raised.value.status is ScoreStatus.RAISED
 
@@ -137,7 +138,7 @@ async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(chat_double, 
     later = "3600" if form == "seconds" else email.utils.formatdate(time.time() + 3600)
     chat_double.says = lambda body, nth: (429, {"retry-after": later}, b"")
     began = time.monotonic()
-    with pytest.raises(ChatFault, match="status 429; then no time left of 180 s") as raised:
+    with pytest.raises(ServerFault, match="status 429; then no time left of 180 s") as raised:
         await ask(server(chat_double.url))
     assert raised.value.status is ScoreStatus.TIMEOUT
     assert time.monotonic() - began < 5
@@ -186,7 +187,7 @@ async def test_a_caller_that_gives_up_leaves_the_others_alone(chat_double):
 async def test_faults_are_not_remembered(chat_double, tmp_path):
     chat_double.says = lambda body, nth: (500, {}, b"") if nth == 0 else "yes"
     settings = server(chat_double.url, retries=0, cache=str(tmp_path / "answers.db"))
-    with pytest.raises(ChatFault):
+    with pytest.raises(ServerFault):
         await ask(settings)
     assert await ask(settings) == "yes"
 

@@ -25,6 +25,9 @@ YES = Reading(by="words", words={"yes": 1, "no": 0})
         ({"by": "json", "key": "v"}, '```json\n{"v": 10}\n```', 1.0),
         ({"by": "boxed"}, "so \\boxed{5}", 0.5),
         ({"by": "number"}, "3 of the steps are right: 6", 0.6),
+        ({"by": "number", "take": "first"}, "7, for 2 of 3 words fit", 0.7),
+        ({"by": "number", "take": "first", "clamp": True}, "Score: 15", 1.0),
+        ({"clamp": True, "low": 1}, "<score>-3</score>", 0.0),
     ],
 )
 def test_numbers(fields, text, value):

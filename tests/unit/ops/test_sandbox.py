@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ from trainer.ops.sandbox import Cell, Sandbox
 
 MARK = f"/cohort-test-{os.getpid()}"
 """In the environment of our sandboxes: others may run on this machine at the same time."""
+REFUSED_BY_THE_SYSTEM = "new namespaces|map of user ids|mount |pivot_root|has no isolation"
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +31,12 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def cell() -> Cell:
+    """Skips where the system gives no walls; walls that stand and do not hold are a failure."""
     try:
         cell = Sandbox(seconds=3, memory_mb=256).open()
     except MissingService as error:
+        if not re.search(REFUSED_BY_THE_SYSTEM, str(error)):
+            raise
         pytest.skip(str(error))
     assert cell.kind != "none"  # what follows would hurt
     return cell
@@ -270,6 +276,18 @@ for fd in range(3, 256):
     assert b"sk-secret" not in done.stdout
     assert b"answers.txt" not in done.stdout.replace(str(key).encode(), b"")
     assert cell.run("import pydantic").code == 1
+
+
+def test_packages_of_an_environment_that_is_a_link(cell, tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    packages = Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    (real / packages).mkdir(parents=True)
+    (real / packages / "only_here.py").write_text("number = 7")
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    monkeypatch.setattr(sys, "prefix", str(link))
+    monkeypatch.setattr(sandbox, "_path", lambda packages_: [str(link / packages)])
+    assert cell.run("import only_here; print(only_here.number)", packages=True).stdout == b"7\n"
 
 
 @pytest.mark.parametrize("fd", [1, 2, 3])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from trainer.config import Scoring
 from trainer.errors import MissingService
-from trainer.ops.sandbox import Sandbox
+from trainer.ops.sandbox import Cell, Sandbox
+from trainer.rewards.base import Call
+from trainer.scoring import Scorer
 from trainer.types import ScoreStatus
 
 
@@ -73,6 +76,8 @@ HOSTILE = {
     "json.dumps = lambda *a, **k: 'true'\nsys.modules['__main__'].encode = lambda *a: True\n"
     "class F:\n    def __call__(self, *a, **k): return F()\n    def __eq__(self, o): return True\n"
     "f = F()",
+    "speaks for the driver": "import json, sys\njson.dumps = lambda *a, **k: 'true'\n"
+    "sys.modules['__main__'].encode = lambda *a: True\ndef f(x): return 0",
     "looks for the answer key": "import gc, os, sys\ndef f(x):\n    frame = sys._getframe()\n"
     "    while frame:\n        for one in list(frame.f_globals.values()) + "
     "list(frame.f_locals.values()):\n            if isinstance(one, dict) and 'right' in one: "
@@ -101,6 +106,46 @@ async def test_a_run_scores_through_the_border(score, make_replies):
     scores = await score({"type": "code/unit_tests", "sandbox": {"seconds": 3}}, group)
     assert [one.value for one in scores] == [1.0, 0.0, 0.0]
     assert {one.status for one in scores} == {ScoreStatus.OK}
+
+
+def test_equal_programs_of_a_row_run_once(make_reward, make_replies, monkeypatch):
+    made = []
+    run = Cell.run
+    monkeypatch.setattr(Cell, "run", lambda *a, **k: made.append(k) or run(*a, **k))
+    reward = make_reward("code/unit_tests")
+    reward.warm()
+    made.clear()  # the probe
+    group = make_replies([py(SUM), py("print(3)"), py(SUM), py(SUM)], meta={"tests": ADD})
+    verdicts = reward.grade_group(group, Call())
+    assert [one.value for one in verdicts] == [1.0, 0.0, 1.0, 1.0]
+    assert len(made) == 2 * len(ADD)
+    others = make_replies([py(SUM)], meta={"tests": [{"input": "1 2", "output": "4"}]})
+    assert reward.grade_group(others, Call())[0].value == 0.0, "another row has other tests"
+
+
+async def test_slow_code_is_a_0_however_short_the_deadline(make_reward, make_replies):
+    """The code's time comes on top of `scoring.deadline`: a 0, and not the reward's fault."""
+    spec = {"type": "code/unit_tests", "total_seconds": 2, "sandbox": {"seconds": 2}}
+    config = Scoring(workers=1, deadline=1.0)
+    group = make_replies([py("while True: pass")], meta={"tests": ADD})
+    async with Scorer.open(make_reward(spec), config, seed=0, total_steps=9) as scorer:
+        (found,) = await scorer.score_group(group, step=0)
+    assert (found.value, found.status) == (0.0, ScoreStatus.OK)
+    assert found.reason == "test 0: took too long"
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds"),
+    [
+        ({"type": "code/unit_tests"}, 8),
+        ({"type": "code/sql", "sandbox": {"seconds": 5}}, 10),
+        ({"type": "vision/svg"}, 4),
+        ({"type": "vision/chart_code"}, 12),
+        ({"type": "math/boxed"}, 0),
+    ],
+)
+def test_the_time_of_the_code_itself(make_reward, spec, seconds):
+    assert make_reward(spec).own_seconds == seconds
 
 
 async def test_a_run_without_walls_is_refused(make_reward, monkeypatch):

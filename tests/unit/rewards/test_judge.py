@@ -73,6 +73,7 @@ async def test_fields_of_the_rubric(chat_double, spec, score, make_replies, make
     assert system == {"role": "system", "content": "You grade."}
     assert asked["content"] == ("how many?|3, three|hard|user: hi\n\nuser: how many?|{meta.level}")
     assert make_reward(spec("pointwise", **fields)).needs == {"answer", "meta.level.name"}
+    assert not make_reward(spec("pointwise")).needs
 
 
 async def test_images_go_along(chat_double, spec, score, make_replies):
@@ -159,6 +160,23 @@ async def test_a_failed_judge_is_none_never_0(chat_double, spec, score, make_rep
     expected = ScoreStatus.TIMEOUT if fault == "hang" else ScoreStatus.RAISED
     assert {s.status for s in scores} == {expected}
     assert all("the judge" in s.reason for s in scores)
+
+
+async def test_a_paper_that_writes_0(chat_double, spec, score, make_replies):
+    """ReFine-RFT's grade of a class name: the first number, clamped, and 0 for any failure."""
+    answers = {
+        "boeing": "8, near the 10 of 747-400",
+        "747": "12",
+        "jet": "a jet",
+        "cab": (500, {}, b""),
+    }
+    chat_double.says = lambda body, nth: answers[prompt_of(body).partition("|")[0]]
+    verdict = {"by": "number", "take": "first", "clamp": True}
+    card = spec("pointwise", rubric="{answer}|{reference}", tag="answer", verdict=verdict)
+    group = make_replies([f"<answer>{name}</answer>" for name in answers], answer="747-400")
+    scores = await score(card | {"failed": 0.0, "unreadable": 0.0}, group)
+    assert [s.value for s in scores] == [0.8, 1.0, 0.0, 0.0]
+    assert [s.value for s in await score(card, group)] == [0.8, 1.0, None, None]
 
 
 async def test_one_lost_verdict_is_one_none(chat_double, spec, score, make_replies):

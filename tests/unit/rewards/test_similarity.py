@@ -28,6 +28,12 @@ async def test_values(make_reward, make_replies):
     assert served.calls == 1
 
 
+async def test_signed(make_reward, make_replies):
+    reward = make_reward({"type": "text/similarity", "signed": True})
+    scores = await reward.score(make_replies(["up", "between", "down"], answer="up"), Served())
+    assert [s.value for s in scores] == pytest.approx([1.0, 0.8, -1.0])
+
+
 async def test_several_references_and_none(make_reward, make_replies):
     reward = make_reward({"type": "text/similarity", "require_tag": True})
     group = make_replies(["<answer>between</answer>", "up"], answer=["down", "right", "up"])

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from trainer.context import Context
 from trainer.ops import sql_driver
 from trainer.ops.code_blocks import program
 from trainer.ops.parsing import Unparsable
-from trainer.ops.sandbox import Cell, Outcome, Sandbox
+from trainer.ops.sandbox import Outcome, Sandbox
 from trainer.ops.sql_results import Row, as_rows, is_ordered, read_rows, same_rows
-from trainer.rewards.base import PointwiseReward, Verdict
+from trainer.rewards.base import Verdict
+from trainer.sandboxed import SandboxedReward
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
 
-class Sql(PointwiseReward):
+class Sql(SandboxedReward):
     """1[rows of the reply's query = rows of the row's query], in any order unless the right query
     has an outmost ORDER BY. Parts: `exec`, that; `syntax`, 1 if it ran at all.
 
@@ -30,6 +27,8 @@ class Sql(PointwiseReward):
     as everywhere in the field: a row whose right result is empty teaches little. Source: the
     execution and syntax parts after Reasoning-SQL, of which only the abstract was read.
     """
+
+    runs = 2  # the row's query too, for its first rollout
 
     schema_column: str = "schema"
     file_column: str = "db_path"
@@ -43,21 +42,10 @@ class Sql(PointwiseReward):
     """Off: a reply without a fence is a query as a whole."""
     sandbox: Sandbox = Sandbox(output_kb=4096)
 
-    _cell: Cell | None = PrivateAttr(None)
-    _right: dict[tuple[str, str], list[Row]] = PrivateAttr(default_factory=dict)
-
     @property
     def needs(self) -> frozenset[str]:
         database = f"meta.{self.schema_column}|meta.{self.file_column}"
         return frozenset({database, f"answer|meta.{self.rows_column}"})
-
-    @asynccontextmanager
-    async def open(self, context: Context) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.sandbox.open)
-        yield
-
-    def warm(self) -> None:
-        self._cell = self.sandbox.open()
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         if prompt.answer is None and prompt.meta.get(self.rows_column) is None:
@@ -69,33 +57,35 @@ class Sql(PointwiseReward):
             parts = {"exec": 0.0, "syntax": 0.0}
             return Score(0.0, parts=dict(parts), status=ScoreStatus.UNPARSABLE, reason=str(error))
         right = self._expected(prompt)
-        done = self._run(query, prompt)
-        try:
-            given = read_rows(done.result) if done.fine else None
-            reason = done.reason
-        except ValueError as error:
-            given, reason = None, str(error)
+        schema, file = self._database(prompt)
+        key = ("reply", str(file or schema), query)
+        given, reason = self.once(key, lambda: self._given(query, prompt))
         ordered = prompt.answer is not None and is_ordered(str(prompt.answer))
         same = given is not None and same_rows(given, right, ordered=ordered, bag=self.bag)
         parts = {"exec": float(same), "syntax": float(given is not None)}
         return Score(float(same), parts=dict(parts), reason=reason)
+
+    def _given(self, query: str, prompt: Prompt) -> tuple[list[Row] | None, str]:
+        """The rows of a reply's query, or None and why."""
+        done = self._run(query, prompt)
+        try:
+            return (read_rows(done.result) if done.fine else None), done.reason
+        except ValueError as error:
+            return None, str(error)
 
     def _expected(self, prompt: Prompt) -> list[Row]:
         rows = prompt.meta.get(self.rows_column)
         if rows is not None:
             return as_rows(rows)
         schema, file = self._database(prompt)
-        key = (str(file or schema), str(prompt.answer))
-        if key not in self._right:
-            done = self._run(str(prompt.answer), prompt)
-            try:
-                found = read_rows(done.result)
-            except ValueError as error:
-                raise ValueError(f"the row's own query fails: {done.reason or error}") from None
-            if len(self._right) >= 256:
-                self._right.clear()
-            self._right[key] = found
-        return self._right[key]
+        return self.once((str(file or schema), str(prompt.answer)), lambda: self._right(prompt))
+
+    def _right(self, prompt: Prompt) -> list[Row]:
+        done = self._run(str(prompt.answer), prompt)
+        try:
+            return read_rows(done.result)
+        except ValueError as error:
+            raise ValueError(f"the row's own query fails: {done.reason or error}") from None
 
     def _database(self, prompt: Prompt) -> tuple[str, Path | None]:
         schema, named = (prompt.meta.get(name) for name in (self.schema_column, self.file_column))
@@ -110,12 +100,8 @@ class Sql(PointwiseReward):
         return "", file
 
     def _run(self, query: str, prompt: Prompt) -> Outcome:
-        if self._cell is None:
-            self.warm()
-        assert self._cell is not None
         schema, file = self._database(prompt)
         request = {"schema": schema, "query": query, "most": self.most_rows, "file": None}
         if file is not None:
-            request["file"] = self._cell.inside(file)
-        script = Path(sql_driver.__file__).read_text(encoding="utf-8")
-        return self._cell.run(script, request=request, shows=(file,) if file else ())
+            request["file"] = self.cell.inside(file)
+        return self.drive(sql_driver, request, shows=(file,) if file else ())

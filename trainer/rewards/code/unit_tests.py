@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from trainer.context import Context
 from trainer.ops import code_driver
 from trainer.ops.code_blocks import program
 from trainer.ops.code_tests import Case, cases
 from trainer.ops.parsing import Unparsable
-from trainer.ops.sandbox import Cell, Sandbox
-from trainer.rewards.base import PointwiseReward, Verdict
+from trainer.rewards.base import Verdict
+from trainer.sandboxed import SandboxedReward
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
 
-class UnitTests(PointwiseReward):
+class UnitTests(SandboxedReward):
     """all: 1[every test passes]; share: passed / tests. Parts `all` and `share`.
 
     The program is the last closed Python fence. The column holds inputs and outputs, or asserts
     `f(literals) == literal` (see `trainer.ops.code_tests.cases`); only inputs enter the sandbox,
     one fresh process per test, and what comes back is compared here. A program that crashes, runs
     out of time or memory, or writes too much fails that test. No program: 0, `unparsable`. A row
-    without tests does not apply; tests that cannot be kept from the program are an error.
+    without tests does not apply; tests that cannot be kept from the program are an error. A program
+    that several rollouts of a row wrote runs once.
     """
 
     value: Literal["all", "share"] = "all"
@@ -40,29 +37,21 @@ class UnitTests(PointwiseReward):
     most: int = Field(20, ge=1)
     """Tests tried, from the first."""
     total_seconds: float = Field(8.0, gt=0)
-    """For all tests of one program; those not reached fail. Keep it under `scoring.deadline`: a
-    grading that misses that one is a fault, not a 0."""
+    """For all tests of one program; those not reached fail."""
     tolerance: float = Field(1e-6, ge=0)
     """Between floats, absolute or relative."""
     packages: bool = False
     """Programs may import what is installed here, not the standard library alone."""
     require_fence: bool = True
     """Off: a reply without a fence is a program as a whole."""
-    sandbox: Sandbox = Sandbox()
 
-    _cell: Cell | None = PrivateAttr(None)
+    @property
+    def own_seconds(self) -> float:
+        return self.total_seconds
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({f"meta.{self.column}|answer"})
-
-    @asynccontextmanager
-    async def open(self, context: Context) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.sandbox.open)
-        yield
-
-    def warm(self) -> None:
-        self._cell = self.sandbox.open()
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         tests = prompt.meta.get(self.column)
@@ -75,23 +64,25 @@ class UnitTests(PointwiseReward):
             code = program(rollout.reply, ("python", "py", "python3"), require=self.require_fence)
         except Unparsable as error:
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
+        passed, reason = self.once((code, repr(tried)), lambda: self._passed(code, tried))
+        parts = {"all": float(passed == len(tried)), "share": passed / len(tried)}
+        return Score(parts[self.value], parts=dict(parts), reason=reason)
+
+    def _passed(self, code: str, tried: Sequence[Case]) -> tuple[int, str]:
+        """How many tests pass, and what is wrong with the first that does not."""
         end, passed, reason = time.monotonic() + self.total_seconds, 0, ""
         for number, case in enumerate(tried):
             wrong = self._wrong(code, case, end - time.monotonic())
             passed += not wrong
             reason = reason or (f"test {number}: {wrong}" if wrong else "")
-        parts = {"all": float(passed == len(tried)), "share": passed / len(tried)}
-        return Score(parts[self.value], parts=dict(parts), reason=reason)
+        return passed, reason
 
     def _wrong(self, code: str, case: Case, seconds: float) -> str:
         """Why the test fails; empty if it passes."""
         if seconds <= 0:
             return "no time was left"
-        if self._cell is None:
-            self.warm()
-        assert self._cell is not None
         if case.name is None:
-            done = self._cell.run(code, stdin=case.stdin, packages=self.packages, seconds=seconds)
+            done = self.cell.run(code, stdin=case.stdin, packages=self.packages, seconds=seconds)
             if not done.fine:
                 return done.reason
             given: Any = done.stdout.decode("utf-8", "replace")
@@ -102,8 +93,7 @@ class UnitTests(PointwiseReward):
                 "arguments": code_driver.encode(case.arguments),
                 "named": code_driver.encode(dict(case.named)),
             }
-            script = Path(code_driver.__file__).read_text(encoding="utf-8")
-            done = self._cell.run(script, request=request, packages=self.packages, seconds=seconds)
+            done = self.drive(code_driver, request, packages=self.packages, seconds=seconds)
             if not done.fine:
                 return done.reason
             try:

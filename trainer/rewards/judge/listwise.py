@@ -7,8 +7,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from trainer.judging import Judging, Verdict, mean_or_lost, together
-from trainer.ops.chat import Chat, ChatFault
+from trainer.judging import Judging, Verdict, together
+from trainer.ops.asking import ServerFault
+from trainer.ops.chat import Chat
 from trainer.ops.judgement import order
 from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import disarmed
@@ -70,9 +71,7 @@ class Listwise(Judging):
         shuffles = [ctx.rng.sample(texts, len(texts)) for _ in range(self.orders)]
         found = await together([self._order(group.prompt, s, chat) for s in shuffles])
         return [
-            mean_or_lost([one[text] for one in found], self.unreadable)
-            if isinstance(text, str)
-            else text
+            self.mean_or_lost([one[text] for one in found]) if isinstance(text, str) else text
             for text in shown
         ]
 
@@ -86,7 +85,7 @@ class Listwise(Judging):
         messages = await self.messages(prompt, {"answers": listed})
         try:
             said = order(await chat.ask(messages), len(texts), self.verdict)
-        except (ChatFault, Unparsable) as fault:
+        except (ServerFault, Unparsable) as fault:
             return dict.fromkeys(texts, fault)
         worst = len(texts) - 1
         return {texts[place]: (worst - rank) / worst for rank, place in enumerate(said)}

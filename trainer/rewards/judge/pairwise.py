@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trainer.judging import Judging, Verdict, mean, mean_or_lost, settled
+from trainer.judging import Judging, Verdict, mean, settled
 from trainer.ops.chat import Chat
 from trainer.ops.judgement import choice
 from trainer.rewards.base import RewardContext
@@ -82,7 +82,7 @@ class Pairwise(Judging):
             met[j].append(1.0 - result if isinstance(result, float) else result)
         scores = []
         for text, results in zip(shown, met[:count], strict=True):
-            score = mean_or_lost(results, self.unreadable) if isinstance(text, str) else text
+            score = self.mean_or_lost(results) if isinstance(text, str) else text
             score.parts["pairs"] = float(sum(isinstance(r, float) for r in results))
             scores.append(score)
         return scores

@@ -20,6 +20,8 @@ class Similarity(Reward):
 
     tag: str = "answer"
     require_tag: bool = False
+    signed: bool = False
+    """The cosine as it is, in [-1, 1] (ReFine-RFT)."""
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         gold = group.prompt.answer
@@ -32,7 +34,9 @@ class Similarity(Reward):
         texts = [text for text in read if isinstance(text, str)]
         vectors = await ctx.embed([*references, *texts])
         right, given = vectors[: len(references)], iter(vectors[len(references) :])
-        return [text if isinstance(text, Score) else _nearest(next(given), right) for text in read]
+        return [
+            text if isinstance(text, Score) else self._nearest(next(given), right) for text in read
+        ]
 
     def _read(self, reply: str) -> str | Score:
         try:
@@ -43,7 +47,6 @@ class Similarity(Reward):
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
         return text
 
-
-def _nearest(vector: list[float], others: list[list[float]]) -> Score:
-    cosines = [sum(a * b for a, b in zip(vector, other, strict=True)) for other in others]
-    return Score(min(1.0, max(0.0, *cosines)))
+    def _nearest(self, vector: list[float], others: list[list[float]]) -> Score:
+        cosines = [sum(a * b for a, b in zip(vector, other, strict=True)) for other in others]
+        return Score(min(1.0, max(-1.0 if self.signed else 0.0, *cosines)))

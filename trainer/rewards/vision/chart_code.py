@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from trainer.context import Context
-from trainer.errors import MissingService
 from trainer.ops import chart_driver
 from trainer.ops import image_similarity as alike
 from trainer.ops.chart_attributes import Drawn, read_drawn, shared
 from trainer.ops.code_blocks import program
 from trainer.ops.parsing import Unparsable
-from trainer.ops.sandbox import Cell, Outcome, Sandbox
-from trainer.rewards.base import PointwiseReward, Verdict
+from trainer.ops.rubric import last_image
+from trainer.ops.sandbox import Outcome, Sandbox
+from trainer.rewards.base import Verdict
+from trainer.sandboxed import SandboxedReward
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
+FENCES = ("python", "py", "python3")
 
-class ChartCode(PointwiseReward):
+
+class ChartCode(SandboxedReward):
     """b + (1 - b) (w_a S_attr + w_v S_vis) / (w_a + w_v), b = `rendered`.
 
     S_attr: mean Jaccard index of texts, values, layout and colours of the two matplotlib figures.
@@ -37,7 +36,8 @@ class ChartCode(PointwiseReward):
     the common render-and-compare pipeline.
     """
 
-    needs = frozenset({"images"})
+    runs = 2  # the right chart too, for the first rollout of a row
+    remembered = 16
 
     column: str = "code"
     """Column with the right code; empty there: `answer`."""
@@ -53,13 +53,13 @@ class ChartCode(PointwiseReward):
     """Longest side of a figure."""
     dpi: int = Field(80, ge=20, le=300)
     sandbox: Sandbox = Sandbox(seconds=6, memory_mb=3072, output_kb=8192)
-    """Importing matplotlib takes a second or more of `seconds`. The first rollout of a row also
-    waits for the right chart: keep both together under `scoring.deadline`, for a grading that
-    misses that one is a fault, not a 0."""
+    """Importing matplotlib takes a second or more of `seconds`."""
 
-    _cell: Cell | None = PrivateAttr(None)
     _fonts: Path | None = PrivateAttr(None)
-    _right: dict[str, Drawn] = PrivateAttr(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"meta.{self.column}|answer|images"})
 
     @model_validator(mode="after")
     def _weighted(self) -> ChartCode:
@@ -67,16 +67,11 @@ class ChartCode(PointwiseReward):
             raise ValueError("attribute_weight and visual_weight are both 0; raise one of them")
         return self
 
-    @asynccontextmanager
-    async def open(self, context: Context) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.sandbox.open)
-        yield
-
     def warm(self) -> None:
         import matplotlib as mpl
         from matplotlib import font_manager  # writes the cache of fonts
 
-        self._cell = self.sandbox.open()
+        super().warm()
         name = f"fontlist-v{font_manager.FontManager.__version__}.json"
         fonts = Path(mpl.get_cachedir(), name)
         self._fonts = fonts if fonts.is_file() else None
@@ -87,7 +82,7 @@ class ChartCode(PointwiseReward):
             reason = f"the row has neither {self.column}, answer nor an image"
             return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
         try:
-            code = program(rollout.reply, ("python", "py", "python3"))
+            code = program(rollout.reply, FENCES)
         except Unparsable as error:
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
         done = self._draw(code)
@@ -99,7 +94,9 @@ class ChartCode(PointwiseReward):
         picture = alike.as_array(given.image, right.image.size)
         if alike.is_blank(picture):
             return Score(0.0, reason="the picture is of one colour")
-        parts: dict[str, float | None] = {"ssim": self._ssim(picture, target)}
+        parts: dict[str, float | None] = {
+            "ssim": alike.ssim_of(picture, target, against_white=self.against_white)
+        }
         weights = {"ssim": self.visual_weight}
         if right.layout or right.texts:
             indices = shared(given, right, self.value_tolerance)
@@ -111,46 +108,23 @@ class ChartCode(PointwiseReward):
         similar = sum(weight * (parts[name] or 0.0) for name, weight in weights.items()) / total
         return Score(self.rendered + (1 - self.rendered) * similar, parts=parts)
 
-    def _ssim(self, given: Any, target: Any) -> float:
-        import numpy as np
-
-        value = alike.ssim(given, target)
-        if self.against_white:
-            white = alike.ssim(np.ones_like(target), target)
-            value = (value - white) / (1 - white) if white < 1 else value
-        return max(0.0, value)
-
     def _expected(self, prompt: Prompt) -> Drawn | None:
         code = prompt.meta.get(self.column)
         code = prompt.answer if code is None else code
         if code is None:
-            image = _last_image(prompt)
+            image = last_image(prompt.messages)
             return None if image is None else Drawn(image)
-        if code not in self._right:
-            try:
-                text = program(code, ("python", "py", "python3"), require=False)
-                done = self._draw(text)
-                found = read_drawn(done.result)
-            except (Unparsable, ValueError) as error:
-                raise ValueError(f"the row's own code draws no chart: {error}") from None
-            if len(self._right) >= 64:
-                self._right.clear()
-            self._right[code] = found
-        return self._right[code]
+        return self.once(code, lambda: self._right(code))
+
+    def _right(self, code: str) -> Drawn:
+        try:
+            return read_drawn(self._draw(program(code, FENCES, require=False)).result)
+        except (Unparsable, ValueError) as error:
+            raise ValueError(f"the row's own code draws no chart: {error}") from None
 
     def _draw(self, code: str) -> Outcome:
-        if self._cell is None:
-            self.warm()
-        if self._cell is None:
-            raise MissingService("vision/chart_code: no sandbox")
+        cell = self.cell
         request: dict[str, Any] = {"code": code, "inches": self.inches, "dpi": self.dpi}
-        request["fonts"] = self._cell.inside(self._fonts) if self._fonts else None
-        script = Path(chart_driver.__file__).read_text(encoding="utf-8")
+        request["fonts"] = cell.inside(self._fonts) if self._fonts else None
         shows = (self._fonts,) if self._fonts else ()
-        return self._cell.run(script, request=request, packages=True, shows=shows)
-
-
-def _last_image(prompt: Prompt) -> Any:
-    parts = [p for m in prompt.messages if not isinstance(m["content"], str) for p in m["content"]]
-    images = [part["image"] for part in parts if part.get("image") is not None]
-    return images[-1] if images else None
+        return self.drive(chart_driver, request, packages=True, shows=shows)

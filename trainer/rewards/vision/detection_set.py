@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainer.ops.assignment import best_first_pairs, best_pairs, greedy_pairs
-from trainer.ops.average_precision import COCO, mean_ap
+from trainer.ops.average_precision import COCO, Image, Precision, mean_ap
 from trainer.ops.boxes import iou
 from trainer.ops.detections import Detection, gold_detections, parse_detections
-from trainer.rewards.base import LocatedReward, Verdict
+from trainer.ops.parsing import Unparsable
+from trainer.ops.text import text_of
+from trainer.rewards.base import Figure, LocatedReward, Pattern, Verdict
 from trainer.types import Prompt, Rollout
 
 
@@ -48,16 +53,52 @@ class DetectionSet(LocatedReward):
     """Multiply by min(1, n_g / n_p): average precision alone hardly punishes more boxes."""
     confidences: bool = True
     """Of map: rank by the confidence in the reply. Off: by order."""
+    asked: Pattern | None = None
+    """Of the figure mAP: what stands in the first brackets of this expression, in the prompt's last
+    message, is the class of all boxes of the row: `belonging to the category '([^']+)'`."""
+
+    @field_validator("asked")
+    @classmethod
+    def _has_brackets(cls, value: str | None) -> str | None:
+        if value is not None and not re.compile(value).groups:
+            raise ValueError("needs brackets around the class: category '([^']+)'")
+        return value
 
     def compare(self, answer: str, gold: Any, rollout: Rollout, prompt: Prompt) -> Verdict:
-        factors = self.factors(rollout, prompt)
-        right = [self._plain(item.scaled(factors)) for item in gold_detections(gold)]
-        given = [self._plain(item) for item in parse_detections(answer, strict=self.strict)]
-        given = [self._placed(item, rollout, prompt) for item in given]
+        right = self._right(gold, rollout, prompt)
+        given = self._given(answer, rollout, prompt)
         if not given or not right:
             return float(not given and not right)
         value = self.value(given, right)
         return value * min(1.0, len(right) / len(given)) if self.guard else value
+
+    def figures(self, answers: Sequence[tuple[Prompt, Rollout]]) -> dict[str, Figure]:
+        """Of map: `mAP` over all answers as one data set, ranked together, as detectors are
+        compared. An answer that cannot be read predicts nothing."""
+        if self.measure != "map":
+            return {}
+        images = [self._image(prompt, rollout) for prompt, rollout in answers]
+        return {"mAP": Precision(images, self.thresholds).over}
+
+    def _image(self, prompt: Prompt, rollout: Rollout) -> Image:
+        right = self._right(self.gold(prompt), rollout, prompt)
+        try:
+            given = self._given(self.answer(rollout), rollout, prompt)
+        except Unparsable:
+            given = []
+        if self.asked is None:
+            return given, right
+        found = re.search(self.asked, text_of(prompt.messages[-1].get("content")))
+        label = found.group(1) if found else ""
+        return [replace(p, label=label) for p in given], [replace(g, label=label) for g in right]
+
+    def _right(self, gold: Any, rollout: Rollout, prompt: Prompt) -> list[Detection]:
+        factors = self.factors(rollout, prompt)
+        return [self._plain(item.scaled(factors)) for item in gold_detections(gold)]
+
+    def _given(self, answer: str, rollout: Rollout, prompt: Prompt) -> list[Detection]:
+        given = [self._plain(item) for item in parse_detections(answer, strict=self.strict)]
+        return [self._placed(item, rollout, prompt) for item in given]
 
     def value(self, given: list[Detection], right: list[Detection]) -> float:
         """The formula, of two lists that are not empty, in one space."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from trainer.ops import image_similarity as alike
+from trainer.ops.rubric import last_image
 from trainer.rewards.base import PointwiseReward, Verdict
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
@@ -34,7 +35,9 @@ class Ssim(PointwiseReward):
         if image is None:
             reason = f"nothing was rendered (no artifact {self.artifact!r})"
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=reason)
-        target = _last_image(prompt)
+        target = last_image(prompt.messages)
+        if target is None:
+            raise ValueError("the prompt has no image to compare with")
         right, given = alike.as_array(target), alike.as_array(image, target.size)
         if not self.blank and alike.is_blank(given):
             return Score(0.0, reason="the picture is of one colour")
@@ -48,11 +51,3 @@ class Ssim(PointwiseReward):
         if self.kind == "ssim":
             return alike.ssim(given, right, windowed=self.windowed)
         return 1 - alike.mse(given, right) if self.kind == "mse" else alike.psnr(given, right) / 50
-
-
-def _last_image(prompt: Prompt) -> Any:
-    parts = [p for m in prompt.messages if not isinstance(m["content"], str) for p in m["content"]]
-    images = [part["image"] for part in parts if part.get("image") is not None]
-    if not images:
-        raise ValueError("the prompt has no image to compare with")
-    return images[-1]

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import io
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
-from trainer.context import Context
 from trainer.errors import MissingService
 from trainer.ops import image_similarity as alike
 from trainer.ops import svg_driver
 from trainer.ops.parsing import Unparsable
+from trainer.ops.rubric import last_image
 from trainer.ops.sandbox import Cell, Sandbox
 from trainer.ops.svg import brevity, colours, forbidden, set_f1, svg_in
-from trainer.rewards.base import PointwiseReward, Verdict
+from trainer.rewards.base import Verdict
+from trainer.sandboxed import SandboxedReward
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
 
-class Svg(PointwiseReward):
+class Svg(SandboxedReward):
     """b + (1 - b) sum_k w_k s_k / sum_k w_k, b = `rendered`, of ssim: max(0, SSIM) of the pictures;
     colour: F1 of the sets of hexadecimal colours; length: max(0, 1 - characters / longest).
 
@@ -36,7 +34,8 @@ class Svg(PointwiseReward):
     ours.
     """
 
-    needs = frozenset({"images"})
+    runs = 2  # the right picture too, for the first rollout of a row
+    remembered = 16
 
     column: str = "svg"
     rendered: float = Field(0.5, ge=0, lt=1)
@@ -56,7 +55,9 @@ class Svg(PointwiseReward):
     """(s - s_white) / (1 - s_white) for SSIM."""
     sandbox: Sandbox = Sandbox(seconds=2, output_kb=8192)
 
-    _cell: Cell | None = PrivateAttr(None)
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"meta.{self.column}|images"})
 
     @model_validator(mode="after")
     def _weighted(self) -> Svg:
@@ -64,21 +65,16 @@ class Svg(PointwiseReward):
             raise ValueError("ssim_weight and length_weight are both 0; raise one of them")
         return self
 
-    @asynccontextmanager
-    async def open(self, context: Context) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.sandbox.open)
+    def proven(self) -> Cell:
         self._renderer()
-        yield
-
-    def warm(self) -> None:
-        self._renderer()
-        self._cell = self.sandbox.open()
+        return super().proven()
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         gold = prompt.meta.get(self.column)
-        target = _last_image(prompt) if gold is None else self._render(str(gold), None)
-        if isinstance(target, str):
-            raise ValueError(f"{self.column} of the row does not render: {target}")
+        if gold is None:
+            target = last_image(prompt.messages)
+        else:
+            target = self.once(str(gold), lambda: self._right(str(gold)))
         if target is None:
             reason = f"the row has neither {self.column} nor an image"
             return Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
@@ -90,13 +86,16 @@ class Svg(PointwiseReward):
             return Score(0.0, reason=f"longer than {self.most_characters} characters")
         if held := forbidden(svg, self.forbid):
             return Score(0.0, reason=f"holds {held}")
-        picture = self._render(svg, target.size)
+        picture = self.once((svg, target.size), lambda: self._render(svg, target.size))
         if isinstance(picture, str):
             return Score(0.0, reason=picture)
         given, right = alike.as_array(picture, target.size), alike.as_array(target)
         if alike.is_blank(given):
             return Score(0.0, reason="the picture is of one colour")
-        parts = {"ssim": self._ssim(given, right), "length": brevity(svg, self.longest)}
+        parts = {
+            "ssim": alike.ssim_of(given, right, against_white=self.against_white),
+            "length": brevity(svg, self.longest),
+        }
         weights = {"ssim": self.ssim_weight, "length": self.length_weight}
         if gold is not None:
             parts["colour"] = set_f1(colours(svg), colours(str(gold)))
@@ -104,14 +103,11 @@ class Svg(PointwiseReward):
         similar = sum(w * parts[name] for name, w in weights.items()) / sum(weights.values())
         return Score(self.rendered + (1 - self.rendered) * similar, parts=dict(parts))
 
-    def _ssim(self, given: Any, right: Any) -> float:
-        import numpy as np
-
-        value = alike.ssim(given, right)
-        if self.against_white:
-            white = alike.ssim(np.ones_like(right), right)
-            value = (value - white) / (1 - white) if white < 1 else value
-        return max(0.0, value)
+    def _right(self, svg: str) -> Any:
+        target = self._render(svg, None)
+        if isinstance(target, str):
+            raise ValueError(f"{self.column} of the row does not render: {target}")
+        return target
 
     def _renderer(self) -> Path:
         found = importlib.util.find_spec("resvg_py")
@@ -123,23 +119,14 @@ class Svg(PointwiseReward):
         """The picture, or why there is none."""
         from PIL import Image
 
-        if self._cell is None:
-            self._cell = self.sandbox.open()
         package = self._renderer()
         width, height = size or (self.canvas, self.canvas)
         request = {"svg": svg, "width": width, "height": height}
-        request["folder"] = str(Path(self._cell.inside(package)).parent)
-        script = Path(svg_driver.__file__).read_text(encoding="utf-8")
-        done = self._cell.run(script, request=request, shows=(package,))
+        request["folder"] = str(Path(self.cell.inside(package)).parent)
+        done = self.drive(svg_driver, request, shows=(package,))
         if not done.fine:
             return done.reason
         try:
             return Image.open(io.BytesIO(done.result), formats=["PNG"]).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return f"no picture came back ({type(error).__name__})"
-
-
-def _last_image(prompt: Prompt) -> Any:
-    parts = [p for m in prompt.messages if not isinstance(m["content"], str) for p in m["content"]]
-    images = [part["image"] for part in parts if part.get("image") is not None]
-    return images[-1] if images else None

@@ -1,0 +1,85 @@
+"""What rewards that run model-written code have in common: a sandbox, open while they grade."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import PrivateAttr
+
+from trainer.context import Context
+from trainer.ops.sandbox import Cell, Outcome, Sandbox
+from trainer.rewards.base import PointwiseReward
+
+T = TypeVar("T")
+
+
+class SandboxedReward(PointwiseReward):
+    """Opening it proves the isolation, before a run begins; each worker has a cell of its own.
+    Raises MissingService where isolation does not hold."""
+
+    runs: ClassVar[int] = 1
+    """Runs of code, one after the other, in the grading of one rollout."""
+
+    remembered: ClassVar[int] = 256
+    """Results that a worker keeps; few where they are pictures."""
+
+    sandbox: Sandbox = Sandbox()
+
+    _cell: Cell | None = PrivateAttr(None)
+    _known: dict[Hashable, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def own_seconds(self) -> float:
+        return self.runs * self.sandbox.seconds
+
+    def proven(self) -> Cell:
+        """A cell whose walls were tried. Subclasses look for what else they need. Raises
+        MissingService."""
+        return self.sandbox.open()
+
+    @asynccontextmanager
+    async def open(self, context: Context) -> AsyncIterator[None]:
+        await asyncio.to_thread(self.proven)
+        yield
+
+    def warm(self) -> None:
+        self._cell = self.proven()
+
+    @property
+    def cell(self) -> Cell:
+        """Where code runs in this process."""
+        if self._cell is None:
+            self.warm()
+        assert self._cell is not None
+        return self._cell
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()` where `key` is asked for the first time, remembered for the row's other
+        rollouts: what is right, and what equal replies came to."""
+        if key not in self._known:
+            found = make()
+            if len(self._known) >= self.remembered:
+                self._known.clear()
+            self._known[key] = found
+        return self._known[key]
+
+    def drive(
+        self,
+        driver: ModuleType,
+        request: dict[str, Any],
+        *,
+        packages: bool = False,
+        shows: tuple[Path, ...] = (),
+        seconds: float | None = None,
+    ) -> Outcome:
+        """Runs a module of ours inside, on a request that holds what the model wrote; the rest as
+        `Cell.run`."""
+        source = Path(str(driver.__file__)).read_text(encoding="utf-8")
+        return self.cell.run(
+            source, request=request, packages=packages, shows=shows, seconds=seconds
+        )
