@@ -27,7 +27,9 @@ def test_choices(build):
         meta = prompt.meta
         assert len(set(meta["options"])) == 3
         assert meta["options"]["ABC".index(prompt.answer)] == meta["facts"][0].split()[0]
-        assert text(prompt).endswith(" ".join(map(" ".join, zip("ABC", meta["options"]))))
+        assert text(prompt).endswith(
+            " ".join(f"{a} {b}" for a, b in zip("ABC", meta["options"], strict=True))
+        )
     with pytest.raises(ValidationError, match="none, or 2 to 6"):
         draw(build, 1, labels=["A"])
 
