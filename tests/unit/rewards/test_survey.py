@@ -103,6 +103,8 @@ def test_triples_edges(grade, values):
     assert values(once, listing, answer=CHANGES) == [10 - 3]
     assert values(once, ["(0,color,blue),(3,shape,cube)"], answer=CHANGES) == [2]
     assert values(once, ["(0,size,big),(0,color,blue)"], answer=CHANGES[:1]) == [1.5 - 1]
+    same = {"type": "vision/triples", "synonyms": {"grey": "gray"}}
+    assert values(same, ["(0,color,Grey)"], answer=[(0, "color", "gray")]) == [5]
     half = {"type": "vision/triples", "per_gold": True}
     assert values(half, ["(0,color,red),(3,size,small)"], answer=CHANGES) == [5.0]
     with pytest.raises(ValueError, match="no triple"):

@@ -43,6 +43,9 @@ class Triples(AnswerReward):
     """Each of the row's triples pays once at any level, the best ones first. Off, as in the paper:
     listing every value of a right attribute pays `attribute` for each."""
 
+    synonyms: dict[str, str] = Field(default_factory=dict)
+    """Lower-case values of one meaning, `{grey: gray}`, on both sides."""
+
     takes_empty = True
 
     @property
@@ -50,14 +53,17 @@ class Triples(AnswerReward):
         return -self.inaction
 
     def compare(self, answer: str, gold: Any, rollout: Rollout, prompt: Prompt) -> Verdict:
-        right = parse(gold) if isinstance(gold, str) else [_triple(item) for item in gold]
-        given = parse(answer)
+        right = self._same(parse(gold) if isinstance(gold, str) else [_triple(g) for g in gold])
+        given = self._same(parse(answer))
         if not given and answer.strip().lower().strip("[](). ") not in ("", "none"):
             raise Unparsable("no triple (index, attribute, value) in the answer")
         positive, penalty = self.value(given, right)
         total = positive - penalty
         scale = max(len(right), 1) if self.per_gold else 1
         return Score(total / scale, parts={"positive": positive, "penalty": penalty})
+
+    def _same(self, triples: list[Triple]) -> list[Triple]:
+        return [(i, name, self.synonyms.get(value, value)) for i, name, value in triples]
 
     def value(self, given: list[Triple], right: list[Triple]) -> tuple[float, float]:
         """(what is earned, what is charged)."""
