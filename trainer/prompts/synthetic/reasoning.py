@@ -36,8 +36,8 @@ class Reasoning(Generated):
     omits: float = Field(0.0, ge=0, le=1)
     """Probability of leaving out the fact that was not asked for."""
     layout: Literal["think_answer", "description"] = "think_answer"
-    r"""`description`: the facts in `<description>`, the shape in `<think>`, the answer in
-    `\boxed{}`."""
+    r"""`description`: `describe :` before the question; the facts in `<description>`, the shape in
+    `<think>`, the answer in `\boxed{}`."""
     picture: bool = True
     """Off: the facts stand before the question, in place of the picture."""
 
@@ -56,6 +56,8 @@ class Reasoning(Generated):
         ]
         facts = [f"{item['color']} {item['shape']}" for item in items]
         question = f"what color is the {shapes[0]} ?"
+        if self.layout == "description":
+            question = f"describe : {question}"
         if not self.picture:
             question = f"{' and '.join(facts)} {question}"
         row: Row = {

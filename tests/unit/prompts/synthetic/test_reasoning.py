@@ -40,6 +40,7 @@ def test_a_careful_teacher_says_the_facts_and_the_answer(build):
         said = f"<think>{prompt.meta['facts'][0]}</think><answer>{prompt.answer}</answer>"
         assert prompt.meta["demonstration"] == said
     for prompt in draw(build, 10, layout="description", **careful):
+        assert text(prompt).startswith("describe : what color")
         a, b = prompt.meta["facts"]
         shape = a.split()[1]
         rest = f"</description><think>{shape}</think>\\boxed{{{prompt.answer}}}"

@@ -8,7 +8,7 @@ import pytest
 from trainer.models.tiny_vision import TinyVision
 
 WORDS = {
-    "reasoning": r"{ } \ boxed < > / description A B C D",
+    "reasoning": r"{ } \ boxed < > / description describe A B C D",
     "clips": '{ } " _ start end time when',
     "changes": "has changed shape",
     "pages": "which show",
