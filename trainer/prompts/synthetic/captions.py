@@ -17,52 +17,50 @@ if TYPE_CHECKING:
 
 
 class Captions(Generated):
-    r"""A picture of `objects` shapes in a row, and `red circle and blue square what is wrong ?`
-    with one word changed. The answer is the changed phrase, `blue square`.
+    r"""A picture of one shape, and `color red and shape circle what is wrong ?` with one of the
+    values changed. The answer is the changed phrase, `color red`.
 
     Columns besides: solution_target (the answer), solution_original, original_caption,
-    changed_caption, items, demonstration. `demonstration` is a careless teacher's
-    `<think>green square</think>\boxed{blue square}`: the thought is the phrase as it should
-    be, and with probability `mistakes` another phrase is boxed; drawn anew each epoch.
+    changed_caption, facts (colour and shape), side (pixels), demonstration. `demonstration` is a
+    careless teacher's `<think>green circle</think>\boxed{color red}`: the thought is what is in the
+    picture, and with probability `mistakes` any of the phrases is boxed; drawn anew each epoch.
     """
 
-    objects: int = Field(3, ge=2, le=9)
     mistakes: float = Field(0.5, ge=0, le=1)
 
     def make(self, rng: random.Random) -> Row:
-        items = [[rng.choice(list(COLORS)), rng.choice(SHAPES)] for _ in range(self.objects)]
-        place = rng.randrange(self.objects)
-        color, shape = items[place]
-        if rng.random() < 0.5:
-            changed = [rng.choice([one for one in COLORS if one != color]), shape]
-        else:
-            changed = [color, rng.choice([one for one in SHAPES if one != shape])]
-        phrases = [f"{color} {shape}" for color, shape in items]
-        said = [*phrases[:place], " ".join(changed), *phrases[place + 1 :]]
-        caption = " and ".join(said)
+        facts = {"color": rng.choice(list(COLORS)), "shape": rng.choice(SHAPES)}
+        name, values = rng.choice([("color", tuple(COLORS)), ("shape", SHAPES)])
+        told = facts | {name: rng.choice([one for one in values if one != facts[name]])}
+        caption = _caption(told)
         return {
             "question": f"{caption} what is wrong ?",
-            "answer": said[place],
-            "solution_target": said[place],
-            "solution_original": phrases[place],
-            "original_caption": " and ".join(phrases),
+            "answer": f"{name} {told[name]}",
+            "solution_target": f"{name} {told[name]}",
+            "solution_original": f"{name} {facts[name]}",
+            "original_caption": _caption(facts),
             "changed_caption": caption,
-            "items": items,
-            "images": None,  # drawn from the items when the prompt is
+            "facts": list(facts.values()),
+            "side": rng.randint(12, 26),
+            "images": None,  # drawn from the facts when the prompt is
         }
 
     def content(self, row: Row) -> Any:
-        return row["items"], row["changed_caption"]
+        return row["facts"], row["changed_caption"], row["side"]
 
     def drawn(self, row: Row, rng: random.Random) -> Row:
         said = row["answer"]
         if rng.random() < self.mistakes:
             said = rng.choice(row["changed_caption"].split(" and "))
-        shown = f"<think>{row['solution_original']}</think>\\boxed{{{said}}}"
+        shown = f"<think>{' '.join(row['facts'])}</think>\\boxed{{{said}}}"
         return row | {"demonstration": shown}
 
     def images(self, row: Row, value: Any, where: str, folder: Path) -> list[Image]:
-        image = canvas(self.objects)
-        for i, (color, shape) in enumerate(row["items"]):
-            draw_shape(image, shape, color, (i, 0))
+        color, shape = row["facts"]
+        image = canvas(1)
+        draw_shape(image, shape, color, (0, 0), row["side"])
         return [image]
+
+
+def _caption(facts: dict[str, str]) -> str:
+    return " and ".join(f"{name} {value}" for name, value in facts.items())

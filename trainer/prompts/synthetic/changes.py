@@ -68,7 +68,7 @@ class Changes(Generated):
             name = rng.choice(list(_VALUES))
             said.append([rng.randrange(self.objects), name, rng.choice(_VALUES[name])])
         listed = ",".join(f"({i},{name},{value})" for i, name, value in sorted(said))
-        seen = " ".join(f"{item['color']} {item['shape']}" for item in row["after"])
+        seen = " ".join(f"{item['color']} {item['shape']}" for item in row["before"] + row["after"])
         return row | {"demonstration": f"<think>{seen}</think><answer>[{listed}]</answer>"}
 
     def images(self, row: Row, value: Any, where: str, folder: Path) -> list[Image]:

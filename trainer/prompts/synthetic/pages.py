@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Pages(Generated):
-    """`1 <image> 2 <image> ... which show red ?`: `pages` pictures of one shape each, of which one
+    """`<image> 1 <image> 2 ... which show red ?`: `pages` pictures of one shape each, of which one
     to `most` have the colour. The answer is the list of their numbers.
 
     Columns besides: positives, candidates, items, demonstration. `demonstration` is a careless
@@ -25,6 +25,10 @@ class Pages(Generated):
     exchanged at random; drawn anew each epoch.
     """
 
+    colors: tuple[Literal["red", "green", "blue", "yellow", "purple", "orange"], ...] = Field(
+        tuple(COLORS), min_length=1
+    )
+    """That questions ask for."""
     pages: int = Field(5, ge=2, le=20)
     most: int = Field(2, ge=1)
     swaps: int = Field(2, ge=0)
@@ -36,14 +40,14 @@ class Pages(Generated):
         return self
 
     def make(self, rng: random.Random) -> Row:
-        color = rng.choice(list(COLORS))
+        color = rng.choice(self.colors)
         others = [one for one in COLORS if one != color]
         right = sorted(rng.sample(range(1, self.pages + 1), rng.randint(1, self.most)))
         items = [
             [color if i in right else rng.choice(others), rng.choice(SHAPES)]
             for i in range(1, self.pages + 1)
         ]
-        marks = " ".join(f"{i} <image>" for i in range(1, self.pages + 1))
+        marks = " ".join(f"<image> {i}" for i in range(1, self.pages + 1))
         return {
             "question": f"{marks} which show {color} ?",
             "answer": right,

@@ -34,5 +34,6 @@ def test_the_teacher_ranks_every_page(build):
         assert sorted(order[: len(prompt.answer)]) == prompt.answer
     swapped = draw(build, 60)
     assert any(ranking(p)[0] not in p.answer for p in swapped)
+    assert {p.meta["color"] for p in draw(build, 20, colors=["red"])} == {"red"}
     with pytest.raises(ValidationError, match="must be below pages"):
         draw(build, 1, most=5)

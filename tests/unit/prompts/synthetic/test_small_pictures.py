@@ -8,16 +8,19 @@ import pytest
 from trainer.models.tiny_vision import TinyVision
 
 WORDS = {
-    "reasoning": r"{ } \ boxed < > / description describe A B C D",
+    "reasoning": r"{ } \ boxed < > / description describe it or",
     "clips": '{ } " _ start end time when',
     "changes": "has changed shape",
     "pages": "which show",
-    "captions": r"{ } \ boxed wrong",
+    "captions": r"{ } \ boxed wrong shape",
     "codes": "",
     "transit": r"{ } \ boxed yes no is line at stops has which stop on both lines from Route Name "
     "Departure Stop Arrival - a b c d e f g h i A B C D",
 }
-EVERY = {"transit": {"question": ["TorF1", "Counting2", "Counting1", "planning"]}}
+EVERY = {
+    "reasoning": {"choices": 2, "layout": "description"},
+    "transit": {"question": ["TorF1", "Counting2", "Counting1", "planning"]},
+}
 SOURCES = pytest.mark.parametrize("name", WORDS)
 
 
