@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Reasoning(Generated):
-    """28 x 28 pixels with one shape: `what color is it ?` "red", or with choices `what color is it ,
-    red or blue ?`. Columns besides: facts (colour and shape), side (pixels), options and labels
+    """28 x 28 pixels with one shape: `what color is it ?` "red", or with choices `what color is it
+    , red or blue ?`. Columns besides: facts (colour and shape), side (pixels), options and labels
     (both the colours to choose from), demonstration.
 
     `demonstration` is drawn anew each epoch: `<think>red circle</think><answer>red</answer>`, with
