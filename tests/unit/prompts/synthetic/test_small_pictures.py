@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from trainer.models.tiny_vision import TinyVision
+from trainer.models.pretrained import Pretrained
 
-WORDS = {
-    "reasoning": r"{ } \ boxed < > / description describe it or",
-    "clips": '{ } " _ start end time when',
-    "changes": "has changed shape",
-    "pages": "which show",
-    "captions": r"{ } \ boxed wrong shape",
-    "codes": "",
-    "transit": r"{ } \ boxed yes no is line at stops has which stop on both lines from Route Name "
-    "Departure Stop Arrival - a b c d e f g h i A B C D",
-}
+START = Path(__file__).parents[4] / "configs" / "model" / "tiny_tasks"
+NAMES = ("reasoning", "clips", "changes", "pages", "captions", "codes", "transit")
 EVERY = {
     "reasoning": {"choices": 2, "layout": "description"},
     "transit": {"question": ["TorF1", "Counting2", "Counting1", "planning"]},
 }
-SOURCES = pytest.mark.parametrize("name", WORDS)
+SOURCES = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture
@@ -38,8 +32,8 @@ def draw(source, n):
 
 
 @SOURCES
-def test_the_tiny_model_knows_every_word(source, name):
-    renderer = TinyVision(words=WORDS[name]).renderer()
+def test_the_start_knows_every_word(source, name):
+    renderer = Pretrained(path=str(START)).renderer()
     for prompt in draw(source(name), 60):
         rendered = renderer.render(prompt.messages)
         assert "<unk>" not in renderer.decode(rendered.tokens)
