@@ -26,7 +26,7 @@ class Pages(Generated):
     """
 
     colors: tuple[Literal["red", "green", "blue", "yellow", "purple", "orange"], ...] = Field(
-        tuple(COLORS), min_length=1
+        ("red", "green", "blue", "yellow", "purple", "orange"), min_length=1
     )
     """That questions ask for."""
     pages: int = Field(5, ge=2, le=20)
