@@ -6,6 +6,7 @@ tiny scales and tests.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -33,6 +34,8 @@ _WORDS = (
     "yellow purple orange high tall bar in this picture chart a an of and to user assistant system"
 )
 _NUMBERS = 21
+_PIECE = r"[a-zA-Z]+|[0-9]+|[^a-zA-Z0-9]"
+_WORD = re.compile(_PIECE)
 _TEMPLATE = """{%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['content'] is string -%}{{- message['content'] -}}
@@ -68,6 +71,9 @@ class TinyVision(Model):
     image_size: int = Field(84, gt=0)
     """Larger images are shrunk to this many pixels squared: 84 gives 9 image tokens."""
     max_positions: int = Field(512, gt=0)
+    words: str = ""
+    """More words and signs that are one token each, parted by blanks. Words are runs of letters,
+    or one other character; the usual ones keep their numbers."""
     seed: int = 0
     """Of the first weights."""
 
@@ -81,12 +87,15 @@ class TinyVision(Model):
             raise ValueError("vision_hidden / vision_heads must be a multiple of 4")
         if self.image_size % (2 * self.patch):
             raise ValueError(f"image_size must be a multiple of 2 * patch = {2 * self.patch}")
+        for word in self.words.split():
+            if len(_WORD.findall(word)) > 1:
+                raise ValueError(f"words: {word!r} is not one word or sign")
         return self
 
     def config(self) -> Any:
         from transformers import Qwen2_5_VLConfig
 
-        vocabulary = _vocabulary()
+        vocabulary = _vocabulary(self.words)
         half = self.hidden // self.heads // 2
         time, height = half // 4, half * 3 // 8
         return Qwen2_5_VLConfig(
@@ -136,7 +145,7 @@ class TinyVision(Model):
     def renderer(self) -> Renderer:
         from trainer.renderer import Renderer
 
-        return Renderer(_tokenizer(), self._image_processor(), model_config=self.config())
+        return Renderer(_tokenizer(self.words), self._image_processor(), model_config=self.config())
 
     def load(self, *, dtype: str, attn_implementation: str | dict[str, str]) -> Any:
         from transformers import Qwen2_5_VLForConditionalGeneration
@@ -150,9 +159,9 @@ class TinyVision(Model):
         )
 
     def save_assets(self, folder: Path) -> None:
-        vocabulary = _vocabulary()
+        vocabulary = _vocabulary(self.words)
         eos, pad = vocabulary["<|im_end|>"], vocabulary["<pad>"]
-        save_tokens(folder, self.config(), _tokenizer(), eos=[eos], pad=pad)
+        save_tokens(folder, self.config(), _tokenizer(self.words), eos=[eos], pad=pad)
         save_image_processor(folder, self._image_processor(), "Qwen2_5_VLProcessor")
 
     def _image_processor(self) -> Any:
@@ -168,20 +177,20 @@ class TinyVision(Model):
         )
 
 
-def _vocabulary() -> dict[str, int]:
+def _vocabulary(words: str) -> dict[str, int]:
     """Controls, tags, the words of `synthetic/shapes`, punctuation, and 0 to 20 as one token each:
-    a coordinate is one token."""
+    a coordinate is one token. Then `words`."""
     numbers = [str(i) for i in range(_NUMBERS)]
     tokens = [*_CONTROLS, *_TAGS, *_WORDS.split(), *"[](),.?:= \n", *numbers]
-    return {token: i for i, token in enumerate(tokens)}
+    return {token: i for i, token in enumerate(dict.fromkeys([*tokens, *words.split()]))}
 
 
-def _tokenizer() -> Any:
+def _tokenizer(extra: str) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import AddedToken, PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel(_vocabulary(), unk_token="<unk>"))
-    words = Regex(r"[a-zA-Z]+|[0-9]+|[^a-zA-Z0-9]")
+    tokenizer = Tokenizer(models.WordLevel(_vocabulary(extra), unk_token="<unk>"))
+    words = Regex(_PIECE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(words, "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in _TAGS])

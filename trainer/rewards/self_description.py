@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from trainer.errors import MissingService
+from trainer.errors import DataError, MissingService
 from trainer.ops.parsing import LONGEST, tag_fields
 from trainer.ops.text import text_of, without_boxed
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, combined, unscored
@@ -31,10 +31,10 @@ class SelfDescription(CompositeReward):
     reply's `<description>` alone, without the image.
 
     The second answer is one sample with the current weights, and is never trained on. No
-    description, or one that gives the answer away: a2 = 0 without asking. A fault is a fault of
-    the sum. Parts: accuracy, format, self. Source: Vision-SR1 (arXiv:2508.19652), whose code
-    takes the whole reply where the tag is missing (`require_tag: false`) and has no guard
-    (`guard: false`).
+    description, or one that gives the answer away, or that the tokenizer cannot write: a2 = 0
+    without asking. A fault is a fault of the sum. Parts: accuracy, format, self. Source: Vision-SR1
+    (arXiv:2508.19652), whose code takes the whole reply where the tag is missing (`require_tag:
+    false`) and has no guard (`guard: false`).
     """
 
     accuracy: Reward
@@ -73,8 +73,15 @@ class SelfDescription(CompositeReward):
             raise MissingService("self_description needs a model: it works in `cohort train`")
         rows = await self.scored(group, ctx)
         seen = [self.description(r.reply, group.prompt.answer) for r in group.rollouts]
-        asked = [i for i, text in enumerate(seen) if text is not None]
-        replies = await asyncio.gather(*(self._answer(group.prompt, seen[i], ctx) for i in asked))
+        asked = {
+            i: tokens
+            for i, text in enumerate(seen)
+            if text is not None and (tokens := self._asked(group.prompt, text)) is not None
+        }
+        sampling = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        replies = await asyncio.gather(
+            *(ctx.continue_(tokens, {}, **sampling) for tokens in asked.values())
+        )
         second = await ctx.score(self.accuracy, Group(group.prompt, [_spoken(t) for t in replies]))
         by_row = dict(zip(asked, second, strict=True))
         return [self._sum(scores, by_row.get(i, Score(0.0))) for i, scores in enumerate(rows)]
@@ -93,13 +100,18 @@ class SelfDescription(CompositeReward):
         given_away = any(f" {str(g).strip().lower()} " in _spaced(said) for g in gold if g)
         return None if given_away or not text.strip() else text
 
-    async def _answer(self, prompt: Prompt, description: str | None, ctx: RewardContext) -> str:
+    def _asked(self, prompt: Prompt, description: str) -> list[int] | None:
+        """The second prompt; None for a description that the tokenizer itself cannot write again,
+        as small vocabularies without parts of words may sample."""
         users = [m for m in prompt.messages if m.get("role") == "user"]
         asked = text_of(users[-1].get("content")).replace("<image>", "") if users else ""
         text = self.question.format(description=description, question=asked.strip())
-        rendered = self._renderer.render(({"role": "user", "content": text},), name=prompt.id)
-        sampling = {"max_tokens": self.max_tokens, "temperature": self.temperature}
-        return await ctx.continue_(rendered.tokens, {}, **sampling)
+        try:
+            return self._renderer.render(
+                ({"role": "user", "content": text},), name=prompt.id
+            ).tokens
+        except DataError:
+            return None
 
     def _sum(self, scores: dict[str, Score], second: Score) -> Score:
         scores = scores | {"self": second}

@@ -69,3 +69,26 @@ def test_turn_rewards_add_up_to_the_return(make_batch) -> None:
 
 def test_it_is_found_by_name() -> None:
     assert Advantage.model_validate({"type": "grpo", "eps": 1e-4}) == Grpo(eps=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("returns", "eps", "expected"),
+    [
+        ([1.711294, 1.75, 1.5, 0], 1e-4, [0.564544, 0.610940, 0.311269, -1.486753]),
+        ([2.5, 1.7, 0, 1.0], 1e-4, [1.130427, 0.376809, -1.224630, -0.282607]),
+        ([2, 1.4, 1, 0], 1e-4, [1.070492, 0.356831, -0.118944, -1.308379]),
+        ([1, 0, 0, 0], 1e-4, [1.4997, -0.4999, -0.4999, -0.4999]),
+        ([2.5, 2.5, 1, 1], 1e-4, [0.865925, 0.865925, -0.865925, -0.865925]),
+        ([2, 1, 1.1, 0], 1e-6, [1.191892, -0.030561, 0.091684, -1.253015]),
+        (
+            [1.053919, 1.067399, 0.121319, 0.107839],
+            1e-4,
+            [0.853443, 0.878115, -0.853443, -0.878115],
+        ),
+    ],
+    ids=["mixed_r1", "visual_rft", "curr_reft", "cls_rl", "grpo_care", "vision_sr1", "sophiavl_r1"],
+)
+def test_groups_of_the_visual_methods(make_batch, returns, eps, expected) -> None:
+    """The worked group of each method."""
+    found = by_row(Grpo(eps=eps)(make_batch(ONE * 4, returns)))
+    assert found == pytest.approx(expected, abs=1e-4 if returns == [1, 0, 0, 0] else 2e-6)

@@ -1,6 +1,8 @@
-"""Numbers of the cards base-dapo and base-raft: settings of `ppo_clip` that have a name."""
+"""Numbers of the cards base-dapo, base-raft, r1-reward: settings of `ppo_clip` with a name."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -40,3 +42,18 @@ def test_raft_plus_plus(make_batch) -> None:
 
     assert total(batch) == pytest.approx(-0.96)
     assert total(OnlyNonzero().on_minibatch(batch, Across.alone())) == pytest.approx(-1.2)
+
+
+def test_pre_clip_of_stable_reinforce(make_batch) -> None:
+    """The log-ratio is bounded before exp: e^10 becomes 1000, and pulls no more."""
+    old = torch.tensor([[-1.1, -12.0, -0.5]])
+    batch = make_batch([[1, 1, 1]], old_logprobs=old, advantages=-torch.ones(1, 3))
+    logprobs = torch.tensor([[-1.0, -2.0, -0.5]], requires_grad=True)
+    loss = PpoClip(log_ratio_clamp=math.log(1000), aggregation="seq_mean_token_mean")
+    per_action, metrics = loss(Evaluation(logprobs), batch)
+    assert_close(metrics["ratio"], torch.tensor([[1.105171, 1000.0, 1.0]]), rtol=1e-6, atol=1e-3)
+    scale = coefficients(batch.mask, batch.weight, loss.aggregation, length_norm=3)
+    assert (per_action * scale).sum().item() == pytest.approx(334.035057, rel=1e-6)
+    (gradient,) = torch.autograd.grad(per_action.sum(), logprobs)
+    assert gradient[0, 1] == 0
+    assert (gradient[0, ::2] != 0).all()

@@ -8,6 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from trainer.errors import DataError
 from trainer.models.pretrained import Pretrained
 from trainer.models.tiny_vision import TinyVision
 
@@ -112,3 +113,16 @@ def test_fields_reach_the_model():
 def test_sizes_that_do_not_divide_are_refused(fields, message):
     with pytest.raises(ValidationError, match=message):
         TinyVision(**fields)
+
+
+def test_more_words_leave_the_others_where_they_were():
+    plain, more = TinyVision().renderer(), TinyVision(words='when { " 33 red').renderer()
+    text = 'where is the red square ? when { " 33'
+    tokens = more.encode(text)
+    assert more.decode(tokens) == text
+    assert max(tokens) == len(more.tokenizer) - 1 == len(plain.tokenizer) + 3
+    assert more.encode("red")[0] == plain.encode("red")[0]
+    with pytest.raises(DataError, match="cannot write"):
+        plain.encode(text)
+    with pytest.raises(ValidationError, match="'start_time' is not one word"):
+        TinyVision(words="start_time")

@@ -53,3 +53,14 @@ def test_bad_rows(grade):
         grade(HIT, ["(1,1)"], answer=[TARGET, TARGET], meta=SCREEN)
     with pytest.raises(ValueError, match="size of the image is unknown"):
         grade(HIT, ["(1,1)"], answer=TARGET)
+
+
+def test_masks(values, grade):
+    mask = [[0] * 4, [0, 1, 1, 0], [0, 0, 1, 0]]
+    row = {"width": 4, "height": 3, "mask": mask}
+    replies = ["(1, 1)", "(2.9, 2.9)", "(1, 2)", "(0.5, 1)", "(4, 1)", "(1, 3)"]
+    assert values(HIT, replies, meta=row) == [1, 1, 0, 0, 0, 0]
+    scaled = HIT | {"space": "thousand"}
+    assert values(scaled, ["(500, 500)", "(500, 100)"], meta=row) == [1, 0]
+    with pytest.raises(ValueError, match="3 rows of 4"):
+        grade(HIT, ["(1, 1)"], meta=row | {"mask": mask[:2]})

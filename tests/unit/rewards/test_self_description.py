@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainer.errors import MissingService
+from trainer.errors import DataError, MissingService
 from trainer.rewards.base import Reward
 from trainer.rewards.self_description import SelfDescription
 from trainer.types import Score, ScoreStatus
@@ -48,6 +48,8 @@ class Second:
 
 
 def render(messages, name):
+    if "unheard-of" in messages[0]["content"]:
+        raise DataError("no token")
     return SimpleNamespace(tokens=[messages[0]["content"]])
 
 
@@ -93,6 +95,13 @@ async def test_what_gives_the_answer_away_is_not_asked(make_replies):
 async def test_without_the_tag_as_in_the_code(make_replies):
     scores, _ = await graded(["cat, dog, bus \\boxed{3}"], make_replies, require_tag=False)
     assert scores[0].value == pytest.approx(1.9)
+
+
+async def test_a_description_without_tokens_is_not_asked(make_replies):
+    odd = "<description>cat, dog, bus, unheard-of</description><think>t</think>\\boxed{3}"
+    scores, asked = await graded([GOOD + "\\boxed{3}", odd], make_replies)
+    assert [s.value for s in scores] == pytest.approx([2, 1])
+    assert len(asked) == 1
 
 
 async def test_faults(make_replies):

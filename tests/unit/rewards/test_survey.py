@@ -47,6 +47,33 @@ def test_transit_map_edges(grade):
         grade(free, [trip(("Line 1", "A", "D"))], meta=meta | {"difficulty": "steep"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "reply", "answer", "value"),
+    [
+        ("TorF1", r"\boxed{Yes}", 1, 12),
+        ("TorF2", "So the answer is no.", 0, 12),
+        ("TorF1", r"\boxed{no}", 1, 0),
+        ("Counting1", r"\boxed{B}", 1, 12),
+        ("Counting1", r"\boxed{BC}", 1, 0),
+        ("Counting2", r"first \boxed{3}, then \boxed{ 7 }", 7, 12),
+        ("Counting3", r"\boxed{seven}", 7, 0),
+    ],
+)
+def test_transit_map_questions(grade, reply, kind, answer, value):
+    """W = 1.2 of a middle map; transfers count only where a trip is planned."""
+    meta = {"type": kind, "difficulty": "middle", "transfers": 1}
+    (score,) = grade("vision/transit_map", [reply], answer=answer, meta=meta)
+    assert score.value == pytest.approx(value)
+    assert score.parts["detail"] == 0
+    (lost,) = grade("vision/transit_map", ["?"], answer=answer, meta=meta)
+    assert (lost.value, lost.status) == (0.0, ScoreStatus.UNPARSABLE)
+
+
+def test_transit_map_of_another_type(grade):
+    with pytest.raises(ValueError, match="type 'Counting9'"):
+        grade("vision/transit_map", [r"\boxed{1}"], answer=1, meta={"type": "Counting9"})
+
+
 CHANGES = [(0, "color", "red"), (3, "size", "small")]
 
 
@@ -58,7 +85,7 @@ CHANGES = [(0, "color", "red"), (3, "size", "small")]
         ("[(0, color, red), (1, color, red)]", 4),
         ("[]", -1),
         ("(0,color,red),(3,size,small),(1,size,big),(2,size,big)", 6),
-        ("(0,color,red),(0,color,red)", 5),
+        ("(0,color,red),(0,color,red)", 4),
         ('[["0", "color", "red"]]', 5),
     ],
 )
@@ -70,6 +97,14 @@ def test_triples(values, answer, value):
 def test_triples_edges(grade, values):
     (lost,) = grade("vision/triples", ["the cube is red"], answer=CHANGES)
     assert (lost.value, lost.status) == (-1.0, ScoreStatus.UNPARSABLE)
+    listing = ["(0,color,red),(0,color,blue),(0,color,green),(3,size,small),(3,size,big)"]
+    assert values("vision/triples", listing, answer=CHANGES) == [10 + 3 * 1.5 - 3]
+    once = {"type": "vision/triples", "once": True}
+    assert values(once, listing, answer=CHANGES) == [10 - 3]
+    assert values(once, ["(0,color,blue),(3,shape,cube)"], answer=CHANGES) == [2]
+    assert values(once, ["(0,size,big),(0,color,blue)"], answer=CHANGES[:1]) == [1.5 - 1]
+    same = {"type": "vision/triples", "synonyms": {"grey": "gray"}}
+    assert values(same, ["(0,color,Grey)"], answer=[(0, "color", "gray")]) == [5]
     half = {"type": "vision/triples", "per_gold": True}
     assert values(half, ["(0,color,red),(3,size,small)"], answer=CHANGES) == [5.0]
     with pytest.raises(ValueError, match="no triple"):

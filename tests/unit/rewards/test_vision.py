@@ -41,6 +41,12 @@ def test_iou_by_hand(values, fields, reply, value):
     assert values(spec, [reply], answer=GOLD) == [pytest.approx(value, abs=1e-6)]
 
 
+def test_the_box_of_mixed_r1(values):
+    reply = "<answer>[10,20,110,220]</answer>"
+    found = values("vision/iou", [reply], answer=[30, 40, 130, 200])
+    assert found == [pytest.approx(0.551724, abs=1e-6)]
+
+
 @pytest.mark.parametrize("reply", ["[50,50,10,10]", "no box", "[1,2,3]", "[1e999,0,1,1]", ""])
 def test_iou_unparsable_is_the_floor(grade, reply):
     for fields, floor in [
