@@ -1,4 +1,4 @@
-"""text/facts and judge/facts: the worked numbers of Perception-R1."""
+"""text/facts: the worked numbers of Perception-R1."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ from trainer.ops.facts import in_order, listed_facts
 from trainer.types import ScoreStatus
 
 FACTS = ["red circle", "blue square", "AB = 5", "30 degrees"]
-
-
-@pytest.fixture
-def spec(chat_double):
-    def make(**fields):
-        server = {"urls": [chat_double.url], "model": "m", "retries": 0}
-        return {"type": "judge/facts", "server": server} | fields
-
-    return make
 
 
 def test_lists_and_numbered_texts():
@@ -36,47 +27,6 @@ def test_a_rule_for_short_phrases(grade, values):
     assert (found[1].value, found[1].status) == (0.0, ScoreStatus.UNPARSABLE)
     assert values("text/facts", ["a redcircle"], meta={"facts": FACTS}) == [0]
     assert grade("text/facts", ["x"], meta={"facts": []})[0].status is ScoreStatus.NOT_APPLICABLE
-
-
-async def test_a_judge(chat_double, spec, score, make_replies):
-    said = "<info1>1</info1>\n<info2>0</info2>\n<info3> 1 </info3><info4>1.7</info4>"
-    chat_double.says = lambda body, nth: said
-    group = make_replies(["a reply", "a reply"], meta={"facts": FACTS})
-    first, second = await score(spec(), group)
-    assert first.value == second.value == pytest.approx(3 / 4.000001)
-    assert len(chat_double.bodies) == 1
-    shown = chat_double.text(0)
-    assert "1. red circle\n2. blue square\n" in shown
-    assert "<candidate>\na reply\n</candidate>" in shown
-
-
-@pytest.mark.parametrize(
-    ("said", "all_facts", "value"),
-    [
-        ("<info1>1</info1><info3>1</info3>", True, 1 / 4.000001),
-        ("<info1>1</info1><info3>1</info3>", False, 1 / 1.000001),
-        ("<info1>yes</info1><info2>1</info2>", False, 1 / 2.000001),
-        ("<info1>-3</info1><info2>nan</info2>", False, 0),
-    ],
-)
-async def test_what_a_judge_leaves_out(
-    chat_double, spec, score, make_replies, said, all_facts, value
-):
-    chat_double.says = lambda body, nth: said
-    group = make_replies(["a reply"], meta={"facts": FACTS})
-    (only,) = await score(spec(all_facts=all_facts), group)
-    assert only.value == pytest.approx(value)
-
-
-async def test_faults(chat_double, spec, score, make_replies):
-    chat_double.says = lambda body, nth: "I cannot say."
-    group = make_replies(["a reply"], meta={"facts": FACTS})
-    (lost,) = await score(spec(), group)
-    assert (lost.value, lost.status) == (None, ScoreStatus.RAISED)
-    (zero,) = await score(spec(unreadable=0.0), group)
-    assert (zero.value, zero.status) == (0.0, ScoreStatus.UNPARSABLE)
-    (absent,) = await score(spec(), make_replies(["a reply"], meta={"facts": ""}))
-    assert absent.status is ScoreStatus.NOT_APPLICABLE
 
 
 LAYOUT = r"<think>\n.*\n</think>\n<answer>\n.*\\boxed\{.*\}.*\n</answer>"

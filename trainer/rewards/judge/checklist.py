@@ -10,8 +10,9 @@ from pydantic import Field
 
 from trainer.judging import Judging, Verdict, settled
 from trainer.ops.chat import Chat
+from trainer.ops.facts import in_order
 from trainer.ops.judgement import marks
-from trainer.ops.parsing import Unparsable, tag_fields
+from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import disarmed
 from trainer.rewards.base import RewardContext
 from trainer.types import Group, Prompt, Score, ScoreStatus
@@ -113,9 +114,7 @@ class Checklist(Judging):
             return []
         if isinstance(given, list | tuple):
             return [str(fact) for fact in given]
-        found: list[str] = []
-        while fields := tag_fields(str(given), f"{TAG}{len(found) + 1}"):
-            found.append(fields[-1].text)
+        found = in_order(str(given))
         if not found and str(given).strip():
             raise ValueError(
                 f"{self.column} must be a list, or <{TAG}1>...</{TAG}1>; it is {str(given)[:60]!r}"

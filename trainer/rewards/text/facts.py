@@ -19,7 +19,7 @@ class Facts(PointwiseReward):
 
     The facts are the column `facts`: a list, or `<info1>...</info1><info2>...`. A row without any
     does not apply. The rule that stands in for the judge of Perception-R1 (arXiv:2506.07218) where
-    facts are short phrases; `judge/facts` asks a judge.
+    facts are short phrases; `judge/checklist` asks a judge.
     """
 
     needs = frozenset({"meta.facts|meta.visual_key_info"})
