@@ -36,8 +36,6 @@ class Arithmetic(Table):
     """Chance of each further dot after the answer, `</answer>....`: a teacher who does not come to
     an end. A model that learns from it writes idle / (1 - idle) dots on average, which may become
     more or fewer and say nothing about the answer."""
-    idle_wrong: float | None = Field(None, ge=0, lt=1)
-    """The same after a wrong answer: a teacher who dithers where he doubts. None: as `idle`."""
 
     @model_validator(mode="after")
     def _left_to_right(self) -> Arithmetic:
@@ -83,11 +81,8 @@ class Arithmetic(Table):
                 total = max(least, total + rng.choice((-2, -1, 1, 2)))
             steps.append(f"{before}{sign}{number}={total:0{width}d}")
         thought = ",".join(steps[:-1]) or f"{numbers[0]}{operators[0]}{numbers[1]}"
-        idle = self.idle
-        if self.idle_wrong is not None and total != _totals(numbers, operators)[-1]:
-            idle = self.idle_wrong
         dots = 0
-        while rng.random() < idle:
+        while rng.random() < self.idle:
             dots += 1
         return f"<think>{thought}</think><answer>{total}</answer>{'.' * dots}"
 
