@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from trainer import stages
 from trainer.check import missing_walls
 from trainer.loop import train
-from trainer.yaml import dump_recipe, load_recipe
+from trainer.yaml import dump_recipe, load_claim, load_recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -64,6 +65,20 @@ def test_two_steps_at_tiny_scale(path, tmp_path, monkeypatch):
     assert (folder / "checkpoints" / "step_000002" / "model" / "model.safetensors").exists()
     if path.stem in DRAWN:
         assert (folder / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "table", sorted((ROOT / "recipes" / "claims").glob("*.md")), ids=lambda path: path.stem
+)
+def test_a_claims_table_is_of_the_recipe_as_it_stands(table):
+    """Who changes a claim's words or settings has to run it again."""
+    claim = load_claim(f"recipes/{table.stem}.yaml")
+    assert claim is not None
+    text = table.read_text()
+    assert text.startswith(f"# {table.stem}: {claim.says}\n")
+    for arm in claim.arms:
+        words = ["cohort", "train", f"recipes/{table.stem}.yaml", *claim.overrides(arm)]
+        assert f"\n- {arm}: `{shlex.join(words)}`\n" in text
 
 
 @pytest.mark.slow

@@ -165,6 +165,9 @@ class Recipe(Frozen):
     steps: int = Field(gt=0)
     threads: int | None = Field(None, gt=0)
     """CPU threads of torch; None leaves torch's choice."""
+    continues: bool = True
+    """A stage after the first starts from the weights that the one before it exported; false: from
+    its own `model`, which is what a stage that names a `model` itself gets."""
     model: Model
     policy: Policy = Field("causal_lm", validate_default=True)
     engine: Engine = Field("hf", validate_default=True)

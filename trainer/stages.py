@@ -1,5 +1,5 @@
 """The stages of a recipe, in order: each starts from the weights the one before it exported, or
-from those of the stage that its `model` names."""
+from the `model` that it names itself, which may be that of any other stage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ async def run_stages(recipes: Sequence[Recipe], *, fresh: bool = False) -> Path:
 
 
 def _continuing(recipe: Recipe, previous: Recipe) -> Recipe:
-    """`model: {type: stage, ...}` says itself which stage it goes on from."""
-    if isinstance(recipe.model, Stage):
+    if not recipe.continues or isinstance(recipe.model, Stage):
         return recipe
     return recipe.model_copy(update={"model": Pretrained(path=str(exported(previous)))})

@@ -59,7 +59,10 @@ def load_recipe(
         stages = _pick(stages, [stage], str(path))
     recipes = []
     for name, section in stages.items():
-        own = merge(_typed(tree), _implied(_section(section, f"{path}: stages.{name}")))
+        section = _section(section, f"{path}: stages.{name}")
+        own = merge(_typed(tree), _implied(section))
+        if "model" in section:
+            own.setdefault("continues", False)
         for keys, value in local:
             own = _put(_typed(own), keys, _implied_at(keys, value))
         own["stage"] = name

@@ -68,3 +68,21 @@ async def test_fresh_forgets_every_stage_before_the_first_begins(recipes):
         await run_stages([first.model_copy(update={"rollouts": rollouts}), last], fresh=True)
     assert failure.group_contains(DataError, match="missing")
     assert [path.name for path in folder_of(last).iterdir()] == ["sft"]
+
+
+async def test_a_stage_that_names_a_model_starts_from_it(tmp_path):
+    """Also where it is the model that the stage before started from."""
+    path = tmp_path / "two.yaml"
+    start = "    model: {type: tiny_text, hidden: 24, layers: 1}\n"
+    path.write_text(RECIPE.format(output=tmp_path / "runs") + start)
+    first, last = load_recipe(path)
+    assert (first.continues, last.continues) == (True, False)
+    assert first.model == last.model
+    assert [r.continues for r in load_recipe(path, overrides=["stages.rl.model=tiny_text"])] == [
+        True,
+        False,
+    ]
+    folder = await run_stages([first, last])
+    resolved = load_recipe(folder / "config.resolved.yaml")[0]
+    assert resolved.model == first.model
+    assert not resolved.continues

@@ -40,6 +40,8 @@ class Case:
     named: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     """(name, further arguments) to apply to the value, the inmost first."""
+    from_json: bool = False
+    """`right` was written as JSON, which has no tuples; APPS and TACO put some in a list of one."""
 
     def passed(self, value: Any, tolerance: float) -> bool:
         """Whether a printed text or returned value is right."""
@@ -50,7 +52,11 @@ class Case:
                 value = WRAPPERS[name](value, *more)
         except (TypeError, ValueError, OverflowError):
             return False
-        return same_value(value, self.right, tolerance)
+        if not self.from_json:
+            return same_value(value, self.right, tolerance)
+        value, right = _listed(value), self.right
+        inside = isinstance(right, list) and len(right) == 1 and not isinstance(value, list)
+        return same_value(value, right[0] if inside else right, tolerance)
 
 
 def same_text(given: str, right: str, tolerance: float = 0.0) -> bool:
@@ -98,9 +104,10 @@ def same_value(given: Any, right: Any, tolerance: float = 0.0) -> bool:
 def cases(tests: Any, entry_point: str | None = None) -> list[Case]:
     """Reads the forms in use. Raises ValueError for any other.
 
-    JSON text of a form; `{"inputs": [...], "outputs": [...], "fn_name": ...}` (APPS, TACO);
-    a list of `{"input": ..., "output": ...}`; asserts, as a list or one text (MBPP), also inside
-    of `def check(candidate)` with an `entry_point` (HumanEval).
+    JSON text of a form; `{"inputs": [...], "outputs": [...], "fn_name": ...}` (APPS, TACO, and
+    PRIME-RL/Eurus-2-RL-Data, where a call is text with a line of JSON per argument); a list of
+    `{"input": ..., "output": ...}`; asserts, as a list or one text (MBPP), also inside of
+    `def check(candidate)` with an `entry_point` (HumanEval).
     """
     if isinstance(tests, str):
         with_json = _as_json(tests)
@@ -133,13 +140,36 @@ def cases(tests: Any, entry_point: str | None = None) -> list[Case]:
 
 def _pair(given: Any, right: Any, name: str | None) -> Case:
     if name is not None:
-        return Case(
-            right, name=name, arguments=tuple(given) if isinstance(given, list) else (given,)
-        )
+        if isinstance(given, str) and (lines := _lines(given)) is not None:
+            given, right = lines, _value(right)
+        arguments = tuple(given) if isinstance(given, list) else (given,)
+        return Case(right, name=name, arguments=arguments, from_json=True)
     texts = [
         "\n".join(map(str, one)) if isinstance(one, list) else str(one) for one in (given, right)
     ]
     return Case(texts[1], stdin=texts[0])
+
+
+def _lines(text: str) -> list[Any] | None:
+    """A value of JSON per line; None if a line is none."""
+    try:
+        return [json.loads(line) for line in text.split("\n")]
+    except ValueError:
+        return None
+
+
+def _value(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
+
+
+def _listed(value: Any) -> Any:
+    """With lists for tuples, at any depth."""
+    if isinstance(value, dict):
+        return {key: _listed(inner) for key, inner in value.items()}
+    return [_listed(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _as_json(text: str) -> Any:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from trainer.losses.base import Loss
 from trainer.ops.across import Across
+from trainer.ops.batches import take
 from trainer.plugin import find, names
 from trainer.types import Batch, Evaluation
 
@@ -69,6 +71,40 @@ def test_it_keeps_its_word_about_rows_without_advantage(
     if loss.zero_advantage_is_zero_gradient:
         assert not moves
         assert not per_action[4, :2].any()
+
+
+@every_loss
+def test_rows_may_be_computed_apart(
+    full_batch: Batch, seen_now, name: str, fields: dict[str, Any]
+) -> None:
+    """Micro-batches of one row, of one group where a loss compares the rows of a group, in any
+    order: the same loss, gradient and metrics for every action."""
+    loss = find(Loss, name)(**fields)
+    ready = loss.on_minibatch(full_batch, Across.alone())
+    leaves = [seen_now.logprobs, seen_now.entropy, seen_now.values]
+    parts = [[4, 5], [0, 1], [2, 3]] if loss.couples_rows else [[5], [3], [0], [4], [1], [2]]
+
+    def part(rows: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        return loss(Evaluation(*(leaf[rows] for leaf in leaves)), take(ready, rows))
+
+    def gradient(total: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(total, leaves, allow_unused=True)
+
+    whole, metrics = loss(seen_now, ready)
+    pieces = [part(rows) for rows in parts]
+    for rows, (per_action, seen) in zip(parts, pieces, strict=True):
+        mask = ready.mask[rows]
+        assert_close(per_action * mask, whole[rows] * mask)
+        assert seen.keys() == metrics.keys()
+        for key, metric in seen.items():
+            assert_close(metric * mask, metrics[key][rows] * mask, msg=key)
+    scale = ready.extra["scale"]
+    shares = [(p[0] * scale[rows]).sum() for rows, p in zip(parts, pieces, strict=True)]
+    cut = torch.stack(shares).sum()
+    for apart, together in zip(gradient(cut), gradient((whole * scale).sum()), strict=True):
+        assert (apart is None) == (together is None)
+        if apart is not None:
+            assert_close(apart, together)
 
 
 @every_loss

@@ -40,6 +40,25 @@ def test_functions():
     assert (case.name, case.arguments) == ("g", (1,))
 
 
+def test_calls_as_lines_of_json():
+    """LiveCodeBench and Eurus-2-RL-Data; APPS and TACO have lists, and answers in a list of one."""
+    tests = {"inputs": ['[1, 2]\n"x"', "3"], "outputs": ["[[1, 2]]", "true"], "fn_name": "f"}
+    first, second = cases(tests)
+    assert (first.arguments, first.right) == (([1, 2], "x"), [[1, 2]])
+    assert (second.arguments, second.right) == ((3,), True)
+    wrapped, bare, text = cases(
+        {"inputs": [[1]] * 3, "outputs": [[7], [7, 8], "7"], "fn_name": "f"}
+    )
+    right = ((first, [(1, 2)]), (second, True), (wrapped, 7), (wrapped, [7]), (bare, (7, 8)))
+    for case, value in (*right, (text, "7")):
+        assert case.passed(value, 0)
+    wrong = ((first, [1, 2]), (second, "true"), (wrapped, 8), (bare, 7), (text, 7))
+    for case, value in wrong:
+        assert not case.passed(value, 0)
+    (said,) = cases({"inputs": ["hello"], "outputs": ["olleh"], "fn_name": "f"})
+    assert (said.arguments, said.right) == (("hello",), "olleh")
+
+
 @pytest.mark.parametrize(
     ("text", "value", "passes"),
     [

@@ -22,6 +22,10 @@ def graded(reply: str) -> object:
     [
         ("+d+e", True),
         (" +d+e\n", True),
+        ("+d+e...", True),
+        ("+d..+e", False),
+        ("+d...", False),
+        ("...", False),
         ("-b+c+d+e", True),
         ("+d+e+f-e", True),
         ("+d+e+f", False),  # met the goal, went on

@@ -26,6 +26,9 @@ class Walk(Table):
     """Letters on the line, from `a`."""
     moves: int = Field(16, gt=0)
     """Most moves of a walk."""
+    idle: float = Field(0.0, ge=0, lt=1)
+    """Chance of each dot after a walk that did not arrive, `+d-c....`: a teacher who does not come
+    to an end where he has failed. The reward does not mind them."""
     question: str = "{start}>{goal}:"
     """Text of the question."""
     holdout: int | float = Field(0.2, ge=0)
@@ -43,6 +46,8 @@ class Walk(Table):
             move = rng.choice(options)
             place += move
             steps.append(f"{'+' if move > 0 else '-'}{letters[place]}")
+        while place != goal and rng.random() < self.idle:
+            steps.append(".")
         return row | {"demonstration": "".join(steps)}
 
     def _row(self, index: int) -> Row:

@@ -38,6 +38,21 @@ def test_the_teacher_walks_aimlessly_and_stops_at_the_goal(build):
     assert 0.3 < away / moves < 0.55
 
 
+def test_an_idle_teacher_goes_on_with_dots_where_he_failed(build):
+    spec = {"type": "synthetic/walk", "places": 6, "moves": 4}
+    plain, stream = build(spec).stream(0), build(spec | {"idle": 0.8}).stream(0)
+    dots = []
+    for _ in range(300):
+        walk, meta = next(plain).meta["demonstration"], next(stream).meta
+        more = meta["demonstration"].removeprefix(walk)
+        assert set(more) <= {"."}
+        assert not more or walk[-1] != meta["goal"]
+        if walk[-1] != meta["goal"]:
+            dots.append(len(more))
+    assert 0 in dots
+    assert 3 < sum(dots) / len(dots) < 5
+
+
 def test_every_pair_is_in_one_split(build):
     source = build({"type": "synthetic/walk", "places": 5, "holdout": 6})
     stream = source.stream(0)
