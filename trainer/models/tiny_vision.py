@@ -68,8 +68,6 @@ class TinyVision(Model):
     image_size: int = Field(84, gt=0)
     """Larger images are shrunk to this many pixels squared: 84 gives 9 image tokens."""
     max_positions: int = Field(512, gt=0)
-    words: tuple[str, ...] = ()
-    """Added to the vocabulary, a token each: letters only."""
     seed: int = 0
     """Of the first weights."""
 
@@ -83,17 +81,12 @@ class TinyVision(Model):
             raise ValueError("vision_hidden / vision_heads must be a multiple of 4")
         if self.image_size % (2 * self.patch):
             raise ValueError(f"image_size must be a multiple of 2 * patch = {2 * self.patch}")
-        known = _WORDS.split()
-        for word in self.words:
-            if not (word.isascii() and word.isalpha()) or word in known:
-                raise ValueError(f"words: {word!r} is no new word of the letters a to z")
-            known.append(word)
         return self
 
     def config(self) -> Any:
         from transformers import Qwen2_5_VLConfig
 
-        vocabulary = _vocabulary(self.words)
+        vocabulary = _vocabulary()
         half = self.hidden // self.heads // 2
         time, height = half // 4, half * 3 // 8
         return Qwen2_5_VLConfig(
@@ -143,7 +136,7 @@ class TinyVision(Model):
     def renderer(self) -> Renderer:
         from trainer.renderer import Renderer
 
-        return Renderer(_tokenizer(self.words), self._image_processor(), model_config=self.config())
+        return Renderer(_tokenizer(), self._image_processor(), model_config=self.config())
 
     def load(self, *, dtype: str, attn_implementation: str | dict[str, str]) -> Any:
         from transformers import Qwen2_5_VLForConditionalGeneration
@@ -157,9 +150,9 @@ class TinyVision(Model):
         )
 
     def save_assets(self, folder: Path) -> None:
-        vocabulary = _vocabulary(self.words)
+        vocabulary = _vocabulary()
         eos, pad = vocabulary["<|im_end|>"], vocabulary["<pad>"]
-        save_tokens(folder, self.config(), _tokenizer(self.words), eos=[eos], pad=pad)
+        save_tokens(folder, self.config(), _tokenizer(), eos=[eos], pad=pad)
         save_image_processor(folder, self._image_processor(), "Qwen2_5_VLProcessor")
 
     def _image_processor(self) -> Any:
@@ -175,19 +168,19 @@ class TinyVision(Model):
         )
 
 
-def _vocabulary(words: tuple[str, ...]) -> dict[str, int]:
-    """Controls, tags, the words of `synthetic/shapes`, punctuation, and 0 to 20 as one token each
-    (a coordinate is one token); `words` last, so that they move no other."""
+def _vocabulary() -> dict[str, int]:
+    """Controls, tags, the words of `synthetic/shapes`, punctuation, and 0 to 20 as one token each:
+    a coordinate is one token."""
     numbers = [str(i) for i in range(_NUMBERS)]
-    tokens = [*_CONTROLS, *_TAGS, *_WORDS.split(), *"[](),.?:= \n", *numbers, *words]
+    tokens = [*_CONTROLS, *_TAGS, *_WORDS.split(), *"[](),.?:= \n", *numbers]
     return {token: i for i, token in enumerate(tokens)}
 
 
-def _tokenizer(added: tuple[str, ...]) -> Any:
+def _tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import AddedToken, PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel(_vocabulary(added), unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel(_vocabulary(), unk_token="<unk>"))
     words = Regex(r"[a-zA-Z]+|[0-9]+|[^a-zA-Z0-9]")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(words, "isolated")
     tokenizer.decoder = decoders.Fuse()

@@ -100,24 +100,6 @@ def test_fields_reach_the_model():
     assert load(model, "bfloat16").dtype == torch.bfloat16
 
 
-def test_added_words_come_last_in_the_vocabulary(tmp_path):
-    plain, model = TinyVision(), TinyVision(words=("click", "button"))
-    asked = "click the red button"
-    tokens = model.renderer().encode(asked)
-    assert tokens[0] == plain.config().text_config.vocab_size
-    assert tokens[-1] == tokens[0] + 1
-    assert tokens[1:-1] == plain.renderer().encode(" the red ")
-    assert load(model).get_input_embeddings().num_embeddings == tokens[-1] + 1
-    model.save_assets(tmp_path)
-    assert AutoTokenizer.from_pretrained(tmp_path)(asked).input_ids == tokens
-
-
-@pytest.mark.parametrize("words", [("red",), ("click", "click"), ("two words",), ("",)])
-def test_a_word_that_is_none_or_known_is_refused(words):
-    with pytest.raises(ValidationError, match="is no new word"):
-        TinyVision(words=words)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

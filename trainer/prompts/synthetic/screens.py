@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-Control = Literal["button", "field", "box"]
+Control = Literal["square", "circle", "bar"]
 _COLORS = {
     "red": (220, 40, 40),
     "green": (40, 170, 60),
@@ -23,8 +23,6 @@ _COLORS = {
     "purple": (140, 60, 180),
     "orange": (240, 140, 30),
 }
-_SIZES = {"button": ((2, 3), (1, 2)), "field": ((3, 5), (1, 1)), "box": ((1, 1), (1, 1))}
-"""Least and largest width and height, in grid units."""
 _WINDOW = (122, 116, 104)  # the mean of CLIP's normalisation: the background is 0 for the model
 _BAR, _TEXT, _PAPER = (58, 56, 54), (92, 88, 80), (245, 245, 242)
 _GRID, _UNIT = 14, 6
@@ -35,10 +33,10 @@ class Screens(Generated):
     """84 x 84 windows on a grid of 14 x 14 units of 6 pixels: a title bar in the first row, below
     it controls of different colours and lines of text.
 
-    `click the red button` has the answer [x1, y1, x2, y2] in grid units. A button is filled, 2 or
-    3 units wide and 1 or 2 high; a field is white in a coloured frame, 3 to 5 wide and 1 high; a
-    box is a field of 1 x 1. Columns besides: box, unit (pixels per grid unit), level (controls on
-    the screen), items, lines, image_size [width, height], demonstration; `task` is `click`.
+    `where is the red square ?` has the answer [x1, y1, x2, y2] in grid units. A square and a circle
+    are buttons; a bar is a field, white in a coloured frame, as high as a button and 2 to 3 times
+    as wide. Columns besides: box, unit (pixels per grid unit), level (controls on the screen),
+    items, lines, image_size [width, height], demonstration; `task` is `click`.
 
     `demonstration` is a careless teacher's `<answer>[x1,y1,x2,y2]</answer>`, drawn anew each epoch.
     """
@@ -47,7 +45,9 @@ class Screens(Generated):
         tuple[Control, ...],
         BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
         Field(min_length=1),
-    ] = ("button", "field", "box")
+    ] = ("square", "circle", "bar")
+    side: tuple[int, int] = (1, 2)
+    """Least and largest height of a control, in grid units."""
     number: tuple[int, int] = (1, 3)
     """Least and most controls on a screen."""
     lines: tuple[int, int] = (0, 3)
@@ -58,10 +58,12 @@ class Screens(Generated):
     @model_validator(mode="after")
     def _fits(self) -> Screens:
         low, high = self.number
-        if not 1 <= low <= high <= len(_COLORS):
-            raise ValueError(f"number: must be 1 <= low <= high <= {len(_COLORS)}")
-        if not 0 <= self.lines[0] <= self.lines[1] <= 6:
-            raise ValueError("lines: must be 0 <= low <= high <= 6")
+        if not 1 <= low <= high <= 4:
+            raise ValueError("number: must be 1 <= low <= high <= 4")
+        if not 1 <= self.side[0] <= self.side[1] <= 3:
+            raise ValueError("side: must be 1 <= low <= high <= 3")
+        if not 0 <= self.lines[0] <= self.lines[1] <= 4:
+            raise ValueError("lines: must be 0 <= low <= high <= 4")
         return self
 
     def make(self, rng: random.Random) -> Row:
@@ -69,13 +71,14 @@ class Screens(Generated):
         items = []
         for color in rng.sample(list(_COLORS), rng.randint(*self.number)):
             kind = rng.choice(self.controls)
-            width, height = (rng.randint(*ends) for ends in _SIZES[kind])
-            box = _placed(width, height, taken, rng)
+            side = rng.randint(*self.side)
+            width = rng.randint(2 * side, 3 * side) if kind == "bar" else side
+            box = _placed(width, side, taken, rng)
             items.append({"kind": kind, "color": color, "box": box})
         lines = [_placed(rng.randint(2, 5), 1, taken, rng) for _ in range(rng.randint(*self.lines))]
         target = rng.choice(items)
         return {
-            "question": f"click the {target['color']} {target['kind']}",
+            "question": f"where is the {target['color']} {target['kind']} ?",
             "answer": target["box"],
             "box": target["box"],
             "unit": _UNIT,
@@ -111,14 +114,16 @@ class Screens(Generated):
         for item in row["items"]:
             x1, y1, x2, y2 = (v * _UNIT for v in item["box"])
             box, color = (x1, y1, x2 - 1, y2 - 1), _COLORS[item["color"]]
-            filled = item["kind"] == "button"
-            pen.rectangle(box, fill=color if filled else _PAPER, outline=color, width=2)
+            if item["kind"] == "circle":
+                pen.ellipse(box, fill=color)
+            else:
+                inside = _PAPER if item["kind"] == "bar" else color
+                pen.rectangle(box, fill=inside, outline=color, width=2)
         return [image]
 
 
 def _placed(width: int, height: int, taken: list[list[int]], rng: random.Random) -> list[int]:
-    """A free place below the title bar, added to `taken`. There always is one: nine controls and
-    lines cover at most 66 of 182 units."""
+    """A free place below the title bar, added to `taken`."""
     while True:
         x, y = rng.randint(0, _GRID - width), rng.randint(1, _GRID - height)
         box = [x, y, x + width, y + height]
