@@ -91,7 +91,7 @@ def test_without_one_it_is_not(supervised, tmp_path):
     recipe = supervised("evaluation.agent=null")
     asyncio.run(train(recipe))
     assert not (tmp_path / recipe.name / "evaluations.jsonl").exists()
-    with pytest.raises(ConfigError, match="with evaluation.agent: single_turn"):
+    with pytest.raises(ConfigError, match=r"with evaluation\.agent: single_turn"):
         asyncio.run(evaluate_checkpoint(recipe))
 
 
