@@ -245,7 +245,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     with mpl.rc_context(style):
         figure_ = Figure(figsize=(11, 1.0 + sum(heights)), dpi=120, layout="constrained")
         FigureCanvasAgg(figure_)
-        title = textwrap.fill(f"{outcome.name}: {outcome.claim.says}", 95)
+        title = textwrap.fill(f"{outcome.name}: {outcome.claim.says}", 95, break_on_hyphens=False)
         if outcome.comparisons:
             title += f"\n{SENTENCES[outcome.verdict]} {_where(outcome)}"
         figure_.suptitle(title, fontsize=11.5, fontweight="bold")
