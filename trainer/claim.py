@@ -57,8 +57,11 @@ class Measure(Frozen):
 
     metric: str
     """A key of metrics.jsonl (`reward/mean`, `rollout/length_mean`, `train/entropy`, ...), or of
-    the evaluations: `heldout/sampled`, `heldout/greedy`, `heldout/pass@4`, `heldout/maj@4`. Only
-    evaluations have a value at step 0; `evaluation.every` says how often there is one."""
+    the evaluations: `heldout/sampled`, `heldout/greedy`, `heldout/pass@4`, `heldout/maj@4`, and
+    of one part of the evaluation's reward `heldout/PART/sampled`: a term of `weighted`
+    (`heldout/iou/sampled`), a kind of row under `route` (`heldout/color/sampled`, or with the route
+    as a term `heldout/task/color/sampled`). Only evaluations have a value at step 0;
+    `evaluation.every` says how often there is one."""
     take: Literal["final", "best", "area"] = "final"
     """`final`: the last value. `best`: the best one. `area`: the mean over the steps (trapezia
     between the values logged), from the first value to the last."""
@@ -71,7 +74,7 @@ class Measure(Frozen):
     """Of the metric. Fewer steps are always better for `steps_to`."""
     holds: Annotated[Holds, BeforeValidator(_rule, json_schema_input_type=Holds | Rule)] = Holds()
     against: tuple[str, ...] | None = None
-    """Baselines to compare with; None: all."""
+    """Baselines to compare with; None: all. The others need not have the metric."""
     decides: bool = True
     """False: measured and shown, but the claim does not hang on it."""
     name: str = ""
@@ -162,6 +165,10 @@ class Claim(Frozen):
     def baselines(self) -> tuple[str, ...]:
         """The arms after the first."""
         return tuple(self.arms)[1:]
+
+    def compared(self, measure: Measure) -> tuple[str, ...]:
+        """The arms that a measure compares: the method and its baselines there."""
+        return (self.method, *(measure.against or self.baselines))
 
     def overrides(self, arm: str) -> list[str]:
         """The arm as words of the command line: `loss.clip_high=0.2`, `advantage=grpo`."""

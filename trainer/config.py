@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from trainer.advantages.base import Advantage
 from trainer.engines.base import Engine, Sampling
@@ -128,6 +128,9 @@ class Evaluation(Frozen):
     """Sampled answers per prompt: pass@k and maj@k for every k up to it."""
     greedy: bool = True
     temperature: float = Field(1.0, gt=0)
+    agent: Agent | None = None
+    """Who answers held-out prompts; None: who plays in training. Supervised runs, which replay
+    recorded answers, are evaluated with `single_turn` here and not at all without."""
     reward: Reward | None = None
     """What to report; None takes the recipe's reward."""
     best_of: Reward | None = None
@@ -138,6 +141,13 @@ class Evaluation(Frozen):
     """What to call it: accuracy, mean IoU, ..."""
     threshold: float = 1.0
     """An answer counts as right in pass@k from this value on."""
+
+    @field_validator("agent")
+    @classmethod
+    def _samples(cls, value: Agent | None) -> Agent | None:
+        if value is not None and not value.samples:
+            raise ValueError(f"{value.name()} replays recorded answers; take one that samples")
+        return value
 
 
 class Checkpointing(Frozen):
@@ -203,6 +213,11 @@ class Recipe(Frozen):
         return any("reference" in reward.needs for reward in asked if reward is not None)
 
     @property
+    def samples(self) -> bool:
+        """Whether the policy writes answers, in training or in evaluations: an engine is opened."""
+        return self.rollouts.agent.samples or self.evaluation.agent is not None
+
+    @property
     def old_logprobs(self) -> Literal["recompute", "sampled", "none"]:
         """What `learner.old_logprobs` comes to in this recipe; `none`: the training forward's own
         log-probs stand in for them."""
@@ -228,7 +243,7 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _values_have_a_source(self) -> Recipe:
         wanted = "values" in self.needs
-        if self.policy.head == "value" and self.rollouts.agent.samples:
+        if self.policy.head == "value" and self.samples:
             raise ValueError("policy.head: value cannot write answers; use lm, or both")
         if self.loss.trains_values:
             raise ValueError(

@@ -41,7 +41,7 @@ async def evaluate(run: Run, step: int) -> dict[str, float]:
     config = run.recipe.evaluation
     last = step == run.recipe.steps
     due = step == 0 or last or (config.every > 0 and step % config.every == 0)
-    if not due or not run.heldout or not run.recipe.rollouts.agent.samples:
+    if not due or not run.heldout or not run.recipe.samples:
         return {}
     with run.clock.main("evaluate"):
         table = await measure(run, step)
@@ -62,8 +62,11 @@ async def evaluate_checkpoint(recipe: Recipe, checkpoint: str = "latest") -> dic
     no run yet), or a model folder that transformers' `from_pretrained` loads. Raises
     `CheckpointError` if there is no such checkpoint, or if it is damaged.
     """
-    if not recipe.rollouts.agent.samples:
-        raise ConfigError(f"stage {recipe.stage!r} replays recorded answers: nothing to evaluate")
+    if not recipe.samples:
+        raise ConfigError(
+            f"stage {recipe.stage!r} replays recorded answers: nothing to evaluate; with "
+            "evaluation.agent: single_turn the policy answers held-out prompts"
+        )
     resolved = folder_of(recipe) / RESOLVED
     if Path(checkpoint).is_dir():
         recipe = recipe.model_copy(update={"model": Pretrained(path=checkpoint)})
@@ -146,9 +149,10 @@ async def measure(run: Run, step: int) -> dict[str, Any]:
 async def _play(run: Run, sampling: Sampling, size: int) -> list[Group]:
     """Scored groups of all held-out prompts, each process taking its share."""
     share = run.heldout[run.distributed.rank :: run.distributed.world]
+    agent = run.recipe.evaluation.agent or run.recipe.rollouts.agent
 
     async def one(prompt: Prompt) -> Group:
-        group = await run.recipe.rollouts.agent.evaluated.play(
+        group = await agent.evaluated.play(
             prompt,
             run.recipe.engine,
             run.context.renderer,

@@ -59,8 +59,9 @@ class Comparison:
 def points_of(folder: Path, metric: str) -> Points:
     """The values of a metric in a run folder, without those that were not numbers.
 
-    `heldout/sampled`, `greedy`, `pass@k` and `maj@k` come from the evaluations, the one before the
-    first step included. Raises `DataError` that names near metrics if there is none.
+    `heldout/sampled`, `greedy`, `pass@k` and `maj@k`, and `heldout/PART/sampled` or `greedy` of a
+    part of the reward, come from the evaluations, the one before the first step included. Raises
+    `DataError` that names near metrics if there is none.
     """
     kind = metric.removeprefix(HELDOUT)
     rows = list(read_rows(folder / "metrics.jsonl"))
@@ -77,10 +78,14 @@ def points_of(folder: Path, metric: str) -> Points:
 
 
 def _evaluated(folder: Path, kind: str) -> Points:
+    part, slash, last = kind.rpartition("/")
     base, at, k = kind.partition("@")
     found: Points = []
     for table in read_rows(folder / "evaluations.jsonl"):
-        own = table.get(f"{base}@k", {}).get(k) if at else table.get(kind)
+        if slash:
+            own = table["parts"].get(part, {}).get(last)
+        else:
+            own = table.get(f"{base}@k", {}).get(k) if at else table.get(kind)
         if isinstance(own, dict):
             found.append((table["step"], float(own["mean"])))
     return found

@@ -60,7 +60,8 @@ class Outcome:
     curves: dict[str, dict[str, dict[int, Points]]]
     """{measure: {arm: {seed: points}}}."""
     numbers: dict[str, Numbers]
-    """{measure: {arm: {seed: number}}}."""
+    """{measure: {arm: {seed: number}}}; without the arms that the measure does not compare and
+    whose runs do not have the metric."""
     comparisons: list[Comparison]
     problems: list[str] = field(default_factory=list)
     """Runs that failed and metrics that are missing, one line each."""
@@ -97,7 +98,9 @@ def number_sheets(outcome: Outcome) -> Iterator[Sheet]:
         header = ["arm", *(f"seed {seed}" for seed in outcome.seeds), "mean, 95 % interval"]
         rows = []
         for arm in outcome.arms:
-            own = outcome.numbers[measure.title].get(arm, {})
+            own = outcome.numbers[measure.title].get(arm)
+            if own is None:
+                continue
             cells = [str(own[seed]) if seed in own else "failed" for seed in outcome.seeds]
             rows.append([arm, *cells, mean_and_interval(list(own.values()))])
         yield title, header, rows
@@ -242,7 +245,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     with mpl.rc_context(style):
         figure_ = Figure(figsize=(11, 1.0 + sum(heights)), dpi=120, layout="constrained")
         FigureCanvasAgg(figure_)
-        title = textwrap.fill(f"{outcome.name}: {outcome.claim.says}", 95)
+        title = textwrap.fill(f"{outcome.name}: {outcome.claim.says}", 95, break_on_hyphens=False)
         if outcome.comparisons:
             title += f"\n{SENTENCES[outcome.verdict]} {_where(outcome)}"
         figure_.suptitle(title, fontsize=11.5, fontweight="bold")
@@ -285,10 +288,9 @@ def _curves(
 
 def _dots(axes: Axes, measure: Measure, numbers: Numbers, colours: Mapping[str, str]) -> None:
     axes.set_title(textwrap.fill(measure.title, 34), fontsize=10, loc="left")
-    for place, (arm, runs) in enumerate(numbers.items()):
+    measured = {arm: runs for arm, runs in numbers.items() if runs}
+    for place, (arm, runs) in enumerate(measured.items()):
         values = [number.value for number in runs.values()]
-        if not values:
-            continue
         spread = [0.08 * (i - (len(values) - 1) / 2) for i in range(len(values))]
         across = [place + shift for shift in spread]
         axes.scatter(across, values, color=colours[arm], s=26, alpha=0.75, lw=0, zorder=3)
@@ -304,8 +306,8 @@ def _dots(axes: Axes, measure: Measure, numbers: Numbers, colours: Mapping[str, 
             fontsize=9,
             color=colours[arm],
         )
-    names = [textwrap.fill(arm.replace("_", " "), 12) for arm in numbers]
-    axes.set_xticks(range(len(numbers)), names)
-    axes.set_xlim(-0.6, len(numbers) - 0.1)
+    names = [textwrap.fill(arm.replace("_", " "), 12) for arm in measured]
+    axes.set_xticks(range(len(measured)), names)
+    axes.set_xlim(-0.6, len(measured) - 0.1)
     axes.margins(y=0.15)
     axes.grid(axis="x", visible=False)

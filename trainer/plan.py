@@ -218,7 +218,7 @@ def memory_of(
     engine = cache = 0
     if serving is not None:
         engine, cache = (0, 0) if serving.own_memory else (serving.weights, serving.cache)
-    elif recipe.rollouts.agent.samples:
+    elif recipe.samples:
         engine, cache = number * size.parameters, round(number * size.cache_per_token * live)
     own_reference = recipe.reference_scores or ("ref_logprobs" in recipe.needs and not lora)
     return Memory(
@@ -261,7 +261,7 @@ def serving_of(
     from trainer.ops.vllm_arguments import VllmArguments
 
     engine, rollouts = recipe.engine, recipe.rollouts
-    if not isinstance(engine, VllmArguments) or not rollouts.agent.samples:
+    if not isinstance(engine, VllmArguments) or not recipe.samples:
         return None
     number = 4 if engine.precision_on(device) == "float32" else 2
     weights = number * size.parameters
@@ -290,7 +290,7 @@ def serving_of(
 
 def adapter_alone(recipe: Recipe) -> bool:
     """True if a publication moves the adapter only; else adapters are merged first."""
-    engine = recipe.engine.adapter_rank if recipe.rollouts.agent.samples else 0
+    engine = recipe.engine.adapter_rank if recipe.samples else 0
     alone = recipe.weights.name() == "vllm_transfer"
     return bool(engine and alone and recipe.policy.lora is not None)
 

@@ -163,12 +163,15 @@ def gather(
             try:
                 points = points_of(trial.folder, measure.metric)
             except DataError as error:
-                outcome.problems.append(str(error))
+                if trial.arm in claim.compared(measure):
+                    outcome.problems.append(str(error))
+                else:
+                    numbers.pop(trial.arm, None)
                 continue
             curves.setdefault(trial.arm, {})[trial.seed] = points
-            numbers[trial.arm][trial.seed] = number_of(points, measure)
+            numbers.setdefault(trial.arm, {})[trial.seed] = number_of(points, measure)
         outcome.curves[measure.title], outcome.numbers[measure.title] = curves, numbers
-        against = [arm for arm in measure.against or claim.baselines if arm in arms]
+        against = [arm for arm in claim.compared(measure)[1:] if arm in arms]
         if claim.method in arms:
             outcome.comparisons += [compare(claim, measure, numbers, arm) for arm in against]
     return outcome

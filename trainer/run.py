@@ -116,7 +116,7 @@ class Run:
             critic = None
             if recipe.critic is not None and training:
                 critic = await stack.enter_async_context(_critic(recipe, context))
-            if recipe.rollouts.agent.samples:
+            if recipe.samples:
                 await stack.enter_async_context(recipe.engine.open(context))
             await stack.enter_async_context(recipe.reward.open(context))
             for other in (recipe.evaluation.reward, recipe.evaluation.best_of):
@@ -131,7 +131,7 @@ class Run:
                     recipe.scoring,
                     seed=recipe.seed,
                     total_steps=recipe.steps,
-                    engine=recipe.engine if recipe.rollouts.agent.samples else None,
+                    engine=recipe.engine if recipe.samples else None,
                     renderer=context.renderer,
                     reference=reference if scores else None,
                     log=folder / "reward.log" if training else None,
@@ -227,7 +227,7 @@ class Run:
 
     async def publish(self) -> dict[str, float]:
         """Brings the weights of `step` into the engine and proves it."""
-        if not self.recipe.rollouts.agent.samples:
+        if not self.recipe.samples:
             return {}
         recipe = self.recipe
         with self.clock.main("sync"):
@@ -304,7 +304,7 @@ def _tracer(recipe: Recipe, context: Context) -> Tracer | None:
 
 
 def _probe(recipe: Recipe, context: Context) -> list[Row]:
-    if not recipe.rollouts.agent.samples:
+    if not recipe.samples:
         return []
     prompts = recipe.prompts.heldout(1) or [next(recipe.prompts.stream(recipe.seed))]
     if not prompts:

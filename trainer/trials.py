@@ -2,6 +2,7 @@
 
 A trial is an ordinary run: `cohort train` with the same words gives the same numbers, `cohort show`
 reads its folder. What is finished is kept, what was cut off goes on after its newest checkpoint.
+First stages that two trials have in common are run once: both go on from the same weights.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -142,6 +144,8 @@ async def play(
     async def one(trial: Trial) -> None:
         async with gate:
             started(trial)
+            if not trial.finished:
+                adopt(trial, trials)
             error = None if trial.finished else await _run(trial)
             if error is not None:
                 failed[trial.name] = error
@@ -158,6 +162,34 @@ def forget(trials: Sequence[Trial]) -> None:
     for trial in trials:
         for recipe in trial.recipes:
             clear_folder(folder_of(recipe))
+
+
+def adopt(trial: Trial, others: Sequence[Trial]) -> None:
+    """Copies first stages that another trial with the same settings and seed has finished. One
+    that this trial has begun itself is left as it is."""
+    for index, recipe in enumerate(trial.recipes[:-1]):
+        folder = folder_of(recipe)
+        if folder.is_dir() and any(folder.iterdir()):
+            continue
+        twin = next((one for one in others if _has_done(one, trial, index)), None)
+        if twin is None:
+            return
+        half = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(half, ignore_errors=True)
+        # the settings name the run: `train` writes them anew
+        leave = shutil.ignore_patterns(RESOLVED)
+        shutil.copytree(folder_of(twin.recipes[index]), half, ignore=leave)
+        half.rename(folder)
+
+
+def _has_done(one: Trial, trial: Trial, index: int) -> bool:
+    """Whether `one` is through with stage `index`, which with all before it is that of `trial`."""
+    if one is trial or len(one.recipes) <= index + 1:
+        return False
+    pairs = zip(one.recipes[: index + 1], trial.recipes[: index + 1], strict=True)
+    # dumps: recipes also compare what their plug-ins keep beside the fields
+    same = all(a.model_dump() | {"name": b.name} == b.model_dump() for a, b in pairs)
+    return same and (folder_of(one.recipes[index + 1]) / RESOLVED).is_file()
 
 
 async def _run(trial: Trial) -> str | None:

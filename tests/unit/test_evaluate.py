@@ -11,7 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from trainer.evaluate import figures
+from trainer.errors import ConfigError
+from trainer.evaluate import evaluate_checkpoint, figures
 from trainer.loop import train
 from trainer.ops.panels import evaluation_table
 from trainer.rewards.base import Reward
@@ -112,3 +113,51 @@ def test_map_by_hand():
 def test_a_class_without_brackets_is_refused():
     with pytest.raises(ValueError, match="needs brackets around the class"):
         TypeAdapter(Reward).validate_python({"type": "vision/detection_set", "asked": "the cat"})
+
+
+@pytest.fixture
+def supervised(tmp_path, monkeypatch):
+    """A recipe that imitates 8 boxes, loaded with more settings."""
+    monkeypatch.chdir(ROOT)
+
+    def load(*more):
+        overrides = (
+            f"output={tmp_path}",
+            "steps=8",
+            "learner.lr=3.0e-3",
+            "prompts.shots=8",
+            "evaluation.limit=8",
+            "evaluation.every=0",
+            "monitors=[jsonl]",
+            *more,
+        )
+        (recipe,) = load_recipe(ROOT / "recipes" / "visual_rft_sft.yaml", overrides=overrides)
+        return recipe
+
+    return load
+
+
+def test_a_supervised_run_is_evaluated_by_the_agent_that_answers(supervised, tmp_path):
+    """The engine serves the weights that were trained: the answers change."""
+    recipe = supervised()
+    asyncio.run(train(recipe))
+    lines = (tmp_path / recipe.name / "evaluations.jsonl").read_text().splitlines()
+    before, after = map(json.loads, lines)
+    assert (before["step"], after["step"]) == (0, 8)
+    assert before["greedy"]["n"] == after["greedy"]["n"] == 8
+    assert before["greedy"]["mean"] != after["greedy"]["mean"]
+    trained = asyncio.run(evaluate_checkpoint(recipe))
+    assert trained["greedy"] == after["greedy"]
+
+
+def test_without_one_it_is_not(supervised, tmp_path):
+    recipe = supervised("evaluation.agent=null")
+    asyncio.run(train(recipe))
+    assert not (tmp_path / recipe.name / "evaluations.jsonl").exists()
+    with pytest.raises(ConfigError, match=r"with evaluation\.agent: single_turn"):
+        asyncio.run(evaluate_checkpoint(recipe))
+
+
+def test_an_evaluation_by_replay_is_refused(supervised):
+    with pytest.raises(ConfigError, match="replay replays recorded answers"):
+        supervised("evaluation.agent=replay")

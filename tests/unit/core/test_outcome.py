@@ -24,7 +24,15 @@ from trainer.outcome import (
     overall,
     points_of,
 )
-from trainer.outcome_page import Outcome, as_json, claims_page, draw, markdown, page
+from trainer.outcome_page import (
+    Outcome,
+    as_json,
+    claims_page,
+    draw,
+    markdown,
+    number_sheets,
+    page,
+)
 
 POINTS = [(0, 0.1), (1, 0.5), (3, 0.3), (4, 0.9), (6, 0.7)]
 
@@ -112,8 +120,17 @@ def folder(tmp_path):
         {"step": 3, "reward/mean": None},
     ]
     tables = [
-        {"step": step, "sampled": {"mean": mean}, "greedy": None, "pass@k": {"4": {"mean": 1.0}}}
-        for step, mean in ((0, 0.4), (2, 0.8))
+        {
+            "step": step,
+            "sampled": {"mean": mean},
+            "greedy": None,
+            "parts": {"iou": {"sampled": {"mean": mean / 2}, "greedy": None}} | kinds,
+            "pass@k": {"4": {"mean": 1.0}},
+        }
+        for step, mean, kinds in (
+            (0, 0.4, {}),
+            (2, 0.8, {"task/color": {"sampled": {"mean": 0.6}, "greedy": {"mean": 0.7}}}),
+        )
     ]
     for name, rows in (("metrics", metrics), ("evaluations", tables)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -128,7 +145,15 @@ def test_metrics_and_evaluations_of_a_run(folder):
     assert points_of(folder, "heldout/accuracy") == [(2, 0.8)]
 
 
-@pytest.mark.parametrize("metric", ["reward/man", "heldout/greedy", "heldout/pass@2"])
+def test_parts_of_the_evaluations(folder):
+    assert points_of(folder, "heldout/iou/sampled") == [(0, 0.2), (2, 0.4)]
+    assert points_of(folder, "heldout/task/color/sampled") == [(2, 0.6)]
+    assert points_of(folder, "heldout/task/color/greedy") == [(2, 0.7)]
+
+
+@pytest.mark.parametrize(
+    "metric", ["reward/man", "heldout/greedy", "heldout/pass@2", "heldout/iou/greedy"]
+)
 def test_a_metric_that_was_not_logged_names_those_that_were(folder, metric):
     with pytest.raises(DataError, match=rf"logged no {metric!r}; it has .*heldout/sampled"):
         points_of(folder, metric)
@@ -250,6 +275,16 @@ def test_markdown(outcome):
     assert "accuracy \\| area" in text
     assert "- base: `cohort train r.yaml loss=nll`" in text
     assert "- base_seed1 failed: ValueError: x" in text
+
+
+def test_an_arm_without_the_metric_has_no_row_and_one_that_failed_has(outcome):
+    first, _second = outcome.claim.measure
+    outcome.arms |= {"other": "cohort train r.yaml"}
+    outcome.numbers[first.title]["other"] = {}
+    with_it, without = (rows for _title, _header, rows in number_sheets(outcome))
+    assert [row[0] for row in with_it] == ["ours", "base", "other"]
+    assert with_it[2][1:] == ["failed", "failed", "failed", "-"]
+    assert [row[0] for row in without] == ["ours", "base"]
 
 
 def test_the_page_says_it_in_words(outcome):

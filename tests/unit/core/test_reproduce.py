@@ -9,9 +9,17 @@ import pytest
 
 from trainer.cli import main
 from trainer.errors import ConfigError
-from trainer.reproduce import Board, Request, check_claim, claim_of, find_recipe, trials_of
+from trainer.reproduce import (
+    Board,
+    Request,
+    check_claim,
+    claim_of,
+    find_recipe,
+    gather,
+    trials_of,
+)
 from trainer.run_folder import RESOLVED, folder_of
-from trainer.trials import forget, make_trial, refuse_changed
+from trainer.trials import adopt, forget, make_trial, refuse_changed
 from trainer.yaml import dump_recipe
 
 RECIPE = """
@@ -122,6 +130,99 @@ def test_more_steps_go_on_from_what_is_there(folder):
     )
     with pytest.raises(ConfigError, match="steps: 4 -> 6"):
         refuse_changed([other])
+
+
+def test_only_arms_that_are_compared_need_the_metric(folder):
+    path = folder / "recipes" / "demo.yaml"
+    third = CLAIM.replace("base:", "other: {seed: 5}, base:").replace(
+        "measure: reward/mean", "measure: {metric: reward/mean, against: [base]}"
+    )
+    path.write_text(RECIPE + third)
+    found = trials(seeds=(0,))
+    for trial in found:
+        pretend(trial, 4)
+    ours, other, base = found
+    (other.folder / "metrics.jsonl").write_text('{"step": 4, "reward/std": 0.1}\n')
+    outcome = gather(path, claim_of(path), found, {}, Request("demo"))
+    assert outcome.problems == []
+    assert set(outcome.numbers["reward/mean, final"]) == {"ours", "base"}
+    (base.folder / "metrics.jsonl").write_text('{"step": 4, "reward/std": 0.1}\n')
+    outcome = gather(path, claim_of(path), found, {}, Request("demo"))
+    assert len(outcome.problems) == 1
+    assert "base_seed0 logged no 'reward/mean'" in outcome.problems[0]
+    assert ours.arm in outcome.numbers["reward/mean, final"]
+
+
+STAGES = """
+stages:
+  sft: {steps: 4}
+  warm: {steps: 4}
+  rl: {steps: 4}
+"""
+
+
+@pytest.fixture
+def staged(folder) -> Path:
+    path = folder / "recipes" / "demo.yaml"
+    arms = CLAIM.replace("learner.lr:", "stages.rl.learner.lr:")
+    path.write_text(RECIPE.replace("steps: 4\n", "") + STAGES + arms)
+    return path
+
+
+def part(trial, stages: int) -> None:
+    """Leaves what a run leaves that is through with its first stages and has begun the next."""
+    for recipe in trial.recipes[: stages + 1]:
+        where = folder_of(recipe)
+        where.mkdir(parents=True, exist_ok=True)
+        (where / RESOLVED).write_text(dump_recipe(recipe))
+    for recipe in trial.recipes[:stages]:
+        rows = "".join(json.dumps({"step": step}) + "\n" for step in range(1, 5))
+        (folder_of(recipe) / "metrics.jsonl").write_text(rows)
+        weights = folder_of(recipe) / "checkpoints" / "step_000004" / "model"
+        weights.mkdir(parents=True)
+        (weights / "weights").write_text(f"{trial.name} {recipe.stage}")
+
+
+def test_first_stages_that_arms_have_in_common_are_run_once(staged):
+    ours, base, later, _ = trials(seeds=(0, 1))
+    part(ours, 2)
+    for trial in (base, later):
+        adopt(trial, [ours, base, later])
+    weights = [
+        folder_of(recipe) / "checkpoints" / "step_000004" / "model" / "weights"
+        for recipe in base.recipes[:2]
+    ]
+    assert [path.read_text() for path in weights] == ["ours_seed0 sft", "ours_seed0 warm"]
+    assert base.done == 8
+    assert base.changed() == [], "the settings of the other run were left out"
+    assert not folder_of(base.recipes[2]).joinpath(RESOLVED).exists()
+    assert later.done == 0, "another seed"
+    adopt(base, [ours, base])
+    assert base.done == 8, "once more changes nothing"
+
+
+def test_a_stage_that_is_not_through_is_not_taken(staged):
+    ours, base = trials(seeds=(0,))
+    part(ours, 1)
+    adopt(base, [ours, base])
+    assert base.done == 4, "of the first stage alone"
+    assert not folder_of(base.recipes[1]).exists()
+
+
+def test_a_stage_with_other_settings_is_not_taken(staged):
+    staged.write_text(staged.read_text().replace("stages.rl.learner", "stages.warm.learner"))
+    ours, base = trials(seeds=(0,))
+    part(ours, 2)
+    adopt(base, [ours, base])
+    assert base.done == 4, "sft is the same, warm is not"
+
+
+def test_a_stage_that_was_begun_is_left_as_it_is(staged):
+    ours, base = trials(seeds=(0,))
+    part(ours, 2)
+    part(base, 0)
+    adopt(base, [ours, base])
+    assert base.done == 4, "warm alone"
 
 
 def test_the_display_counts_runs(folder):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Question = Literal["where", "count", "color", "chart", "describe"]
+Form = Literal["answer", "bare", "think"]
 _COLORS = {
     "red": (220, 40, 40),
     "green": (40, 170, 60),
@@ -41,6 +42,7 @@ class Shapes(Generated):
     [width, height], and for `where` box and unit (pixels per grid unit); demonstration.
 
     `demonstration` is a careless teacher's `<answer>[x1,y1,x2,y2]</answer>`, drawn anew each epoch.
+    As `think` it begins with the answer in a sentence: `<think>the circle is red</think>`.
     """
 
     question: Annotated[
@@ -60,6 +62,13 @@ class Shapes(Generated):
     """Share of demonstrations that answer at random (all questions but `where`)."""
     teacher_jitter: int = Field(2, ge=0)
     """Each coordinate of a demonstrated box is off by up to this many grid units."""
+    teacher_writes: Annotated[
+        tuple[Form, ...],
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+        Field(min_length=1),
+    ] = ("answer",)
+    """How demonstrations are written, mixed evenly if several: `answer` in its tag, `bare` without
+    one, `think` a sentence before it."""
 
     @model_validator(mode="after")
     def _fits(self) -> Shapes:
@@ -87,7 +96,10 @@ class Shapes(Generated):
             answer = f"[{','.join(map(str, moved))}]"
         elif rng.random() < self.teacher_error:
             answer = self._mistake(row, rng)
-        return row | {"demonstration": f"<answer>{answer}</answer>"}
+        form = rng.choice(self.teacher_writes)
+        tagged = answer if form == "bare" else f"<answer>{answer}</answer>"
+        thought = f"<think>{_thought(row, answer)}</think>" if form == "think" else ""
+        return row | {"demonstration": thought + tagged}
 
     def images(self, row: Row, value: Any, where: str, folder: Path) -> list[Image]:
         from PIL import Image, ImageDraw
@@ -185,6 +197,18 @@ def _described(items: list[Row]) -> str:
     """`a red circle and a blue square`, from left to right."""
     ordered = sorted(items, key=lambda item: item["box"])
     return " and ".join(f"a {item['color']} {item['shape']}" for item in ordered)
+
+
+def _thought(row: Row, answer: str) -> str:
+    """The answer in a sentence: `the circle is red`, `the red bar is 7 high`."""
+    subject = row["question"].removesuffix(" ?").partition(" is ")[2]
+    return {
+        "where": f"{subject} is in {answer}",
+        "count": f"there are {answer} shapes",
+        "color": f"{subject} is {answer}",
+        "chart": f"{subject} is {answer} high",
+        "describe": f"this is {answer}",
+    }[row["task"]]
 
 
 def _row(kind: str, items: list[Row], row: Row) -> Row:

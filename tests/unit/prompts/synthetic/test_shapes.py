@@ -109,6 +109,33 @@ def test_the_teacher_guesses_colours(build):
     assert 0.5 < right / 300 < 0.67  # one half, and one guess in six
 
 
+@pytest.mark.parametrize(
+    ("question", "thought"),
+    [
+        ("where", "the {subject} is in {answer}"),
+        ("count", "there are {answer} shapes"),
+        ("color", "the {subject} is {answer}"),
+        ("chart", "the {subject} is {answer} high"),
+        ("describe", "this is {answer}"),
+    ],
+)
+def test_a_teacher_who_thinks_says_the_answer_in_a_sentence(build, question, thought):
+    for prompt in draw(build, 10, question=question, teacher_writes="think"):
+        shown = prompt.meta["demonstration"]
+        answer = shown.partition("<answer>")[2].removesuffix("</answer>")
+        subject = prompt.messages[0]["content"][1]["text"].partition(" is the ")[2][:-2]
+        sentence = thought.format(subject=subject, answer=answer)
+        assert shown == f"<think>{sentence}</think><answer>{answer}</answer>"
+
+
+def test_forms_of_demonstrations_are_mixed_evenly(build):
+    prompts = draw(build, 200, question="color", teacher_error=0, teacher_writes=["bare", "think"])
+    bare = [p for p in prompts if p.meta["demonstration"] == p.answer]
+    thought = [p for p in prompts if p.meta["demonstration"].startswith("<think>the ")]
+    assert len(bare) + len(thought) == 200
+    assert 70 < len(bare) < 130
+
+
 def test_demonstrations_differ_between_epochs(build):
     source = build({"type": "synthetic/shapes", "problems": 20})
     stream = source.stream(0)
