@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trainer.advantages.base import Advantage
 from trainer.cli import main
+from trainer.losses.base import Loss
+from trainer.modifiers.base import Modifier
+from trainer.plugin import names
+from trainer.rewards.base import Reward
 from trainer.yaml import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -68,3 +73,16 @@ def test_every_command_of_the_table_exists(capsys):
         with pytest.raises(SystemExit) as done:
             main([command, "--help"])
         assert done.value.code == 0
+
+
+def test_every_plugin_of_the_tables_exists():
+    table = "\n".join(line for line in README.splitlines() if line.startswith("| "))
+    listed = re.findall(r"`(\w+)/\{([\w,]+)\}`", table)
+    named = {f"{folder}/{name}" for folder, inside in listed for name in inside.split(",")}
+    assert len(named) > 40
+    known = {name for family in (Reward, Loss) for name in names(family)}
+    assert named <= known
+    rows = {line.split("|")[1].strip(): line.split("|")[2] for line in table.splitlines()}
+    for row, family in (("advantages", Advantage), ("losses", Loss), ("modifiers", Modifier)):
+        alone = set(re.findall(r"`(\w+)`", rows[row]))
+        assert alone <= set(names(family))
