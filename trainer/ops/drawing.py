@@ -19,7 +19,7 @@ COLORS = {
 SHAPES = ("circle", "square", "triangle")
 CELL = 28
 """Pixels per side of what tiny_vision sees as one token."""
-_GREY = (122, 116, 104)  # the mean of CLIP's normalisation: the background is 0 for the model
+GREY = (122, 116, 104)  # the mean of CLIP's normalisation: the background is 0 for the model
 _SEGMENTS = (  # of a digit, 4 units wide and 7 high, with the digits that light it
     ((0, 0, 4, 1), "02356789"),
     ((0, 0, 1, 4), "045689"),
@@ -35,22 +35,33 @@ def canvas(columns: int, rows: int = 1) -> Image:
     """A grey picture of cells."""
     from PIL import Image
 
-    return Image.new("RGB", (columns * CELL, rows * CELL), _GREY)
+    return Image.new("RGB", (columns * CELL, rows * CELL), GREY)
 
 
 def draw_shape(image: Image, shape: str, color: str, cell: tuple[int, int], side: int = 20) -> None:
     """In the middle of the cell (column, row); `side` in pixels."""
+    x, y = (CELL * place + (CELL - side) // 2 for place in cell)
+    fill_box(image, shape, color, (x, y, x + side, y + side))
+
+
+def fill_box(image: Image, shape: str, color: str, box: tuple[int, int, int, int]) -> None:
+    """From side to side of (x1, y1, x2, y2) in pixels, x2 and y2 outside; what is no circle and no
+    triangle is a rectangle."""
     from PIL import ImageDraw
 
-    x, y = (CELL * place + (CELL - side) // 2 for place in cell)
     pen, fill = ImageDraw.Draw(image), COLORS[color]
-    last = (x + side - 1, y + side - 1)
+    x1, y1, x2, y2 = box
     if shape == "circle":
-        pen.ellipse((x, y, *last), fill=fill)
+        pen.ellipse((x1, y1, x2 - 1, y2 - 1), fill=fill)
     elif shape == "triangle":
-        pen.polygon([(x, last[1]), last, (x + side // 2, y)], fill=fill)
+        pen.polygon([(x1, y2 - 1), (x2 - 1, y2 - 1), ((x1 + x2) // 2, y1)], fill=fill)
     else:
-        pen.rectangle((x, y, *last), fill=fill)
+        pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=fill)
+
+
+def overlap(a: list[int], b: list[int]) -> bool:
+    """Whether two boxes (x1, y1, x2, y2) share more than an edge."""
+    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
 
 
 def draw_digit(image: Image, digit: str, cell: tuple[int, int], unit: int = 3) -> None:

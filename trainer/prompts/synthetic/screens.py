@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from trainer.ops.drawing import COLORS, GREY, overlap
 from trainer.prompts.base import Generated, Row
 
 if TYPE_CHECKING:
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Control = Literal["square", "circle", "bar"]
-_COLORS = {
-    "red": (220, 40, 40),
-    "green": (40, 170, 60),
-    "blue": (50, 80, 220),
-    "yellow": (235, 205, 40),
-    "purple": (140, 60, 180),
-    "orange": (240, 140, 30),
-}
-_WINDOW = (122, 116, 104)  # the mean of CLIP's normalisation: the background is 0 for the model
 _BAR, _TEXT, _PAPER = (58, 56, 54), (92, 88, 80), (245, 245, 242)
 _GRID, _UNIT = 14, 6
 _SIZE = _GRID * _UNIT
@@ -69,7 +61,7 @@ class Screens(Generated):
     def make(self, rng: random.Random) -> Row:
         taken: list[list[int]] = []
         items = []
-        for color in rng.sample(list(_COLORS), rng.randint(*self.number)):
+        for color in rng.sample(list(COLORS), rng.randint(*self.number)):
             kind = rng.choice(self.controls)
             side = rng.randint(*self.side)
             width = rng.randint(2 * side, 3 * side) if kind == "bar" else side
@@ -104,7 +96,7 @@ class Screens(Generated):
     def images(self, row: Row, value: Any, where: str, folder: Path) -> list[Image]:
         from PIL import Image, ImageDraw
 
-        image = Image.new("RGB", (_SIZE, _SIZE), _WINDOW)
+        image = Image.new("RGB", (_SIZE, _SIZE), GREY)
         pen = ImageDraw.Draw(image)
         pen.rectangle((0, 0, _SIZE - 1, _UNIT - 1), fill=_BAR)
         pen.rectangle((_SIZE - 5, 2, _SIZE - 4, 3), fill=_PAPER)
@@ -113,7 +105,7 @@ class Screens(Generated):
             pen.rectangle((x1, y1 + 2, x2 - 1, y1 + 3), fill=_TEXT)
         for item in row["items"]:
             x1, y1, x2, y2 = (v * _UNIT for v in item["box"])
-            box, color = (x1, y1, x2 - 1, y2 - 1), _COLORS[item["color"]]
+            box, color = (x1, y1, x2 - 1, y2 - 1), COLORS[item["color"]]
             if item["kind"] == "circle":
                 pen.ellipse(box, fill=color)
             else:
@@ -127,10 +119,6 @@ def _placed(width: int, height: int, taken: list[list[int]], rng: random.Random)
     while True:
         x, y = rng.randint(0, _GRID - width), rng.randint(1, _GRID - height)
         box = [x, y, x + width, y + height]
-        if not any(_overlap(box, other) for other in taken):
+        if not any(overlap(box, other) for other in taken):
             taken.append(box)
             return box
-
-
-def _overlap(a: list[int], b: list[int]) -> bool:
-    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from trainer.ops.drawing import COLORS, GREY, SHAPES, fill_box, overlap
 from trainer.prompts.base import Generated, Row
 
 if TYPE_CHECKING:
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
 
 Question = Literal["where", "count", "color", "chart", "describe"]
 Form = Literal["answer", "bare", "think"]
-_COLORS = {
-    "red": (220, 40, 40),
-    "green": (40, 170, 60),
-    "blue": (50, 80, 220),
-    "yellow": (235, 205, 40),
-    "purple": (140, 60, 180),
-    "orange": (240, 140, 30),
-}
-_SHAPES = ("circle", "square", "triangle")
-_GREY = (122, 116, 104)  # the mean of CLIP's normalisation: the background is 0 for the model
 _GRID, _UNIT = 14, 6
 _SIZE = _GRID * _UNIT
 _HIGHEST_BAR = 12
@@ -73,8 +64,8 @@ class Shapes(Generated):
     @model_validator(mode="after")
     def _fits(self) -> Shapes:
         low, high = self.shapes or (1, 4)
-        if not 1 <= low <= high <= len(_COLORS):
-            raise ValueError(f"shapes: must be 1 <= low <= high <= {len(_COLORS)}")
+        if not 1 <= low <= high <= len(COLORS):
+            raise ValueError(f"shapes: must be 1 <= low <= high <= {len(COLORS)}")
         if not 2 <= self.side[0] <= self.side[1] <= _GRID:
             raise ValueError(f"side: must be 2 <= low <= high <= {_GRID}")
         if self.shapes and (high - 1) * (self.side[0] + 1) ** 2 * 2 > _GRID**2:
@@ -102,30 +93,23 @@ class Shapes(Generated):
         return row | {"demonstration": thought + tagged}
 
     def images(self, row: Row, value: Any, where: str, folder: Path) -> list[Image]:
-        from PIL import Image, ImageDraw
+        from PIL import Image
 
-        image = Image.new("RGB", (_SIZE, _SIZE), _GREY)
-        pen = ImageDraw.Draw(image)
+        image = Image.new("RGB", (_SIZE, _SIZE), GREY)
         for item in row["items"]:
             x1, y1, x2, y2 = (v * _UNIT for v in item["box"])
-            box, color = (x1, y1, x2 - 1, y2 - 1), _COLORS[item["color"]]
-            if item["shape"] == "circle":
-                pen.ellipse(box, fill=color)
-            elif item["shape"] == "triangle":
-                pen.polygon([(x1, y2 - 1), (x2 - 1, y2 - 1), ((x1 + x2) // 2, y1)], fill=color)
-            else:
-                pen.rectangle(box, fill=color)
+            fill_box(image, item["shape"], item["color"], (x1, y1, x2, y2))
         return [self._noisy(image, row) if self.noise else image]
 
     def _mistake(self, row: Row, rng: random.Random) -> str:
         if row["task"] != "describe":
             return rng.choice(self._answers(row["task"]))
-        seen = [item | {"color": rng.choice(list(_COLORS))} for item in row["items"]]
+        seen = [item | {"color": rng.choice(list(COLORS))} for item in row["items"]]
         return _described(seen)
 
     def _answers(self, kind: str) -> list[str]:
         if kind == "color":
-            return list(_COLORS)
+            return list(COLORS)
         low, high = (1, _HIGHEST_BAR) if kind == "chart" else self.shapes or (1, 4)
         return [str(i) for i in range(low, high + 1)]
 
@@ -161,20 +145,20 @@ class Shapes(Generated):
         if kind == "count":
             low, high = min(low, 3), min(high, 4)
         items: list[Row] = []
-        for color in rng.sample(list(_COLORS), number):
+        for color in rng.sample(list(COLORS), number):
             side = rng.randint(low, high)
             x, y = rng.randint(0, _GRID - side), rng.randint(0, _GRID - side)
             box = [x, y, x + side, y + side]
-            if any(_overlap(box, item["box"]) for item in items):
+            if any(overlap(box, item["box"]) for item in items):
                 return None
-            items.append({"shape": rng.choice(_SHAPES), "color": color, "box": box})
+            items.append({"shape": rng.choice(SHAPES), "color": color, "box": box})
         return items
 
     def _chart(self, rng: random.Random) -> Row:
         number = rng.randint(*(self.shapes or (1, 4)))
         width = (_GRID - 2) // number - 1 if number > 1 else 4
         items = []
-        for i, color in enumerate(rng.sample(list(_COLORS), number)):
+        for i, color in enumerate(rng.sample(list(COLORS), number)):
             left, height = 1 + i * (width + 1), rng.randint(1, _HIGHEST_BAR)
             box = [left, _GRID - 1 - height, left + width, _GRID - 1]
             items.append({"shape": "bar", "color": color, "box": box, "height": height})
@@ -219,7 +203,3 @@ def _row(kind: str, items: list[Row], row: Row) -> Row:
         "image_size": [_SIZE, _SIZE],
         "images": None,  # drawn from the items when the prompt is
     }
-
-
-def _overlap(a: list[int], b: list[int]) -> bool:
-    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
