@@ -291,7 +291,8 @@ def _dots(axes: Axes, measure: Measure, numbers: Numbers, colours: Mapping[str, 
     measured = {arm: runs for arm, runs in numbers.items() if runs}
     for place, (arm, runs) in enumerate(measured.items()):
         values = [number.value for number in runs.values()]
-        spread = [0.08 * (i - (len(values) - 1) / 2) for i in range(len(values))]
+        apart = min(0.08, 0.5 / len(values))  # so that many dots stay on their arm's bar
+        spread = [apart * (i - (len(values) - 1) / 2) for i in range(len(values))]
         across = [place + shift for shift in spread]
         axes.scatter(across, values, color=colours[arm], s=26, alpha=0.75, lw=0, zorder=3)
         mean = fmean(values)
