@@ -45,20 +45,20 @@ const store = {
     this.longest = new Int32Array(count);
     let low = Infinity, high = -Infinity;
     for (let g = 0; g < count; g++) {
-      let n = 0, sum = 0, squares = 0;
+      let n = 0, mean = 0, squares = 0;  // Welford's way: equal values have a spread of 0
       for (let i = this.start[g]; i < this.start[g + 1]; i++) {
         this.longest[g] = Math.max(this.longest[g], members.length[i]);
         const value = members.reward[i];
         if (value === null) continue;
-        n++;
-        sum += value;
-        squares += value * value;
+        const off = value - mean;
+        mean += off / ++n;
+        squares += off * (value - mean);
         low = Math.min(low, value);
         high = Math.max(high, value);
       }
       if (!n) continue;
-      this.mean[g] = sum / n;
-      this.spread[g] = Math.sqrt(Math.max(0, squares / n - (sum / n) ** 2));
+      this.mean[g] = mean;
+      this.spread[g] = Math.sqrt(squares / n);
     }
     this.low = Math.min(0, low);
     this.high = high > this.low ? high : this.low + 1;
