@@ -56,3 +56,20 @@ async def test_care_with_a_slow_copy(tmp_path, lora):
         assert any(not torch.equal(run.reference.state_dict()[n], saved[n]) for n in saved)
         load_judges(run, folder)
         assert all(torch.equal(run.reference.state_dict()[n], saved[n]) for n in saved)
+
+
+async def test_a_listener_that_does_not_follow(tmp_path):
+    """The start weights hear the reasoning for a sum, and say how likely the right one is."""
+    path = tmp_path / "heard.yaml"
+    path.write_text(RECIPE.format(output=tmp_path, model=MODEL))
+    numbers = [str(number) for number in range(28)]
+    listener = {"type": "listener", "choices": numbers, "question": "{reasoning}", "verdict": None}
+    overrides = ["name=heard", f"reward={json.dumps(listener)}", "reference={kind: frozen}"]
+    (recipe,) = load_recipe(path, overrides=overrides)
+    await train(recipe)
+    lines = (folder_of(recipe) / "rollouts.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    heard = [row["reward"] for row in rows if row["scored"] == "ok"]
+    assert heard
+    assert all(0 < value < 1 for value in heard)
+    assert {row["scored"] for row in rows} <= {"ok", "unparsable"}
