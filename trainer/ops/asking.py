@@ -171,7 +171,7 @@ class Asker:
             await asyncio.sleep(pause)
         told = "; then ".join(text for text, _ in itertools.groupby(faults))
         status = ScoreStatus.TIMEOUT if late else ScoreStatus.RAISED
-        raise ServerFault(status, f"the judge did not answer: {told}")
+        raise ServerFault(status, f"the server did not answer: {told}")
 
 
 async def _answer(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
@@ -187,7 +187,7 @@ async def _answer(client: httpx.AsyncClient, path: str, body: dict[str, Any]) ->
         raise Again(f"status {code}", _retry_after(response.headers.get("retry-after")))
     if not response.is_success:
         said = shorten(response.text, 200)
-        raise ServerFault(ScoreStatus.RAISED, f"the judge refuses: status {code} {said}")
+        raise ServerFault(ScoreStatus.RAISED, f"the server refuses: status {code} {said}")
     try:
         return response.json()
     except (ValueError, RecursionError):

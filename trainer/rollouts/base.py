@@ -14,6 +14,7 @@ from trainer.plugin import Plugin
 from trainer.types import Group, Prompt, Rollout, Span, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from trainer.renderer import Rendered, Renderer
@@ -94,20 +95,8 @@ class Session:
             # Cut off by the engine is cut off: what it wrote is no natural end, and is trained as
             # any truncated reply. Without a token there is nothing to score.
             self.rollout.status = Status.TRUNCATED if reply.tokens else Status.ABORTED
-        n = len(reply.tokens)
         text = self.renderer.decode(reply.tokens)
-        return self._add(
-            Span(
-                parent=self.tip,
-                role="assistant",
-                author="policy",
-                message=text,
-                tokens=list(reply.tokens),
-                sampled=[True] * n,
-                logprobs=list(reply.logprobs),
-                version=list(reply.version),
-            )
-        )
+        return self._answered(text, reply.tokens, reply.logprobs, reply.version)
 
     def append(self, role: str, author: str, content: Any) -> Span:
         """Records a turn that the policy did not write (a tool's result, a user's reply)."""
@@ -137,6 +126,11 @@ class Session:
         """Records a reply that was written elsewhere, as if the policy had sampled it; its
         log-probs are unknown and stand as 0, its version as -1."""
         n = len(tokens)
+        return self._answered(text, tokens, [0.0] * n, [-1] * n)
+
+    def _answered(
+        self, text: str, tokens: Sequence[int], logprobs: Sequence[float], version: Sequence[int]
+    ) -> Span:
         return self._add(
             Span(
                 parent=self.tip,
@@ -144,9 +138,9 @@ class Session:
                 author="policy",
                 message=text,
                 tokens=list(tokens),
-                sampled=[True] * n,
-                logprobs=[0.0] * n,
-                version=[-1] * n,
+                sampled=[True] * len(tokens),
+                logprobs=list(logprobs),
+                version=list(version),
             )
         )
 

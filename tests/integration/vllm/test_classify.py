@@ -79,4 +79,4 @@ async def test_an_answer_that_is_too_long_is_the_fault_of_that_answer(started):
     found = await served.score(group_of(context.renderer, "3", "7" * 200), WAITING)
     assert found[0].value is not None
     assert (found[1].value, found[1].status) == (None, ScoreStatus.RAISED)
-    assert "the judge refuses: status 400" in found[1].reason
+    assert "the server refuses: status 400" in found[1].reason

@@ -79,4 +79,4 @@ async def test_the_server_serves_others_too(started):
     long = "+".join(["1"] * 400)
     (refused,) = await scores_of(reward_of(url), long)
     assert (refused.value, refused.status) == (None, ScoreStatus.RAISED)
-    assert "the judge refuses: status 400" in refused.reason
+    assert "the server refuses: status 400" in refused.reason

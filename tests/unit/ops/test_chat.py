@@ -78,7 +78,7 @@ async def test_a_fault_that_passes(chat_double, fault):
 @pytest.mark.parametrize("fault", PASSING, ids=lambda f: str(f)[:30])
 async def test_a_fault_that_stays(chat_double, fault):
     chat_double.says = lambda body, nth: fault
-    with pytest.raises(ServerFault, match="the judge did not answer: ") as raised:
+    with pytest.raises(ServerFault, match="the server did not answer: ") as raised:
         await ask(server(chat_double.url))
     assert raised.value.status is ScoreStatus.RAISED
     assert len(chat_double.bodies) == 3
@@ -87,7 +87,7 @@ async def test_a_fault_that_stays(chat_double, fault):
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 302])
 async def test_what_is_refused_is_not_asked_again(chat_double, status):
     chat_double.says = lambda body, nth: (status, {}, b'{"error": "no such model"}')
-    with pytest.raises(ServerFault, match=f"the judge refuses: status {status} .*no such model"):
+    with pytest.raises(ServerFault, match=f"the server refuses: status {status} .*no such model"):
         await ask(server(chat_double.url))
     assert len(chat_double.bodies) == 1
 

@@ -159,7 +159,7 @@ async def test_a_failed_judge_is_none_never_0(chat_double, spec, score, make_rep
     assert [s.value for s in scores] == [None, None]
     expected = ScoreStatus.TIMEOUT if fault == "hang" else ScoreStatus.RAISED
     assert {s.status for s in scores} == {expected}
-    assert all("the judge" in s.reason for s in scores)
+    assert all("the server" in s.reason for s in scores)
 
 
 async def test_a_paper_that_writes_0(chat_double, spec, score, make_replies):

@@ -190,7 +190,7 @@ async def test_a_server_is_shown_the_conversation(context, renderer, chat_double
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ((400, {}, b"too long"), "the judge refuses: status 400 too long"),
+        ((400, {}, b"too long"), "the server refuses: status 400 too long"),
         ((500, {}, b""), "did not answer: status 500"),
         ([1.0, 2.0, 3.0], "the model has 3 labels"),
         ((200, {}, b"{}"), "no classification"),

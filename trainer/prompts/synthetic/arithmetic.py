@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from trainer.ops.digits import digits
 from trainer.prompts.base import Made, Row, Table
 
 _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
@@ -32,10 +33,6 @@ class Arithmetic(Table):
     """Problems kept out of training: a share or a count."""
     teacher_error: float = Field(0.6, ge=0, le=1)
     """Share of demonstrations with one wrong step, from which the teacher goes on."""
-    idle: float = Field(0.0, ge=0, lt=1)
-    """Chance of each further dot after the answer, `</answer>....`: a teacher who does not come to
-    an end. A model that learns from it writes idle / (1 - idle) dots on average, which may become
-    more or fewer and say nothing about the answer."""
 
     @model_validator(mode="after")
     def _left_to_right(self) -> Arithmetic:
@@ -53,13 +50,9 @@ class Arithmetic(Table):
         return row | {"demonstration": self._demonstration(row["numbers"], row["operators"], rng)}
 
     def _row(self, index: int) -> Row:
-        numbers, operators = [], []
-        for _ in range(self.terms):
-            index, number = divmod(index, self.max_value + 1)
-            numbers.append(number)
-        for _ in range(self.terms - 1):
-            index, which = divmod(index, len(self.operators))
-            operators.append(self.operators[which])
+        numbers, rest = digits(index, self.max_value + 1, self.terms)
+        chosen, _ = digits(rest, len(self.operators), self.terms - 1)
+        operators = [self.operators[which] for which in chosen]
         totals = _totals(numbers, operators)
         text = "".join(f"{o}{n}" for o, n in zip(operators, numbers[1:], strict=True))
         return {
@@ -81,10 +74,7 @@ class Arithmetic(Table):
                 total = max(least, total + rng.choice((-2, -1, 1, 2)))
             steps.append(f"{before}{sign}{number}={total:0{width}d}")
         thought = ",".join(steps[:-1]) or f"{numbers[0]}{operators[0]}{numbers[1]}"
-        dots = 0
-        while rng.random() < self.idle:
-            dots += 1
-        return f"<think>{thought}</think><answer>{total}</answer>{'.' * dots}"
+        return f"<think>{thought}</think><answer>{total}</answer>"
 
 
 def _totals(numbers: list[int], operators: list[str]) -> list[Any]:

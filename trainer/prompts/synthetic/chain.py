@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from trainer.ops.digits import digits
 from trainer.prompts.base import Made, Row, Table
 
 
@@ -57,10 +58,7 @@ class Chain(Table):
         return row | {"steps": steps, "labels": labels}
 
     def _row(self, index: int) -> Row:
-        numbers = []
-        for _ in range(self.terms):
-            index, number = divmod(index, self.max_value + 1)
-            numbers.append(number)
+        numbers, _ = digits(index, self.max_value + 1, self.terms)
         return {
             "question": "+".join(map(str, numbers)) + "=",
             "answer": str(sum(numbers)),

@@ -88,10 +88,3 @@ def test_resume_across_epochs(build, resumes):
 def test_operators_that_make_no_sense_are_refused(build, operators):
     with pytest.raises(ValidationError, match="operators"):
         build({"type": "synthetic/arithmetic", "operators": operators})
-
-
-def test_an_idle_teacher_goes_on_with_dots(build):
-    stream = build({"type": "synthetic/arithmetic", "idle": 0.9}).stream(0)
-    texts = [next(stream).meta["demonstration"] for _ in range(400)]
-    assert all(re.fullmatch(r".*</answer>\.*", text) for text in texts)
-    assert 7.5 < sum(text.count(".") for text in texts) / len(texts) < 10.5  # 9 on average
