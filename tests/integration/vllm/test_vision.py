@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +43,22 @@ async def test_logprobs_with_images_are_those_of_the_policy(seeing, ask):
         gaps = [abs(a - b) for a, b in zip(reply.logprobs, expected, strict=True)]
         assert max(gaps) < 1e-5
         assert not set(reply.tokens) & set(seeing.context.renderer.banned_ids)
+
+
+async def test_logprobs_with_images_in_the_trainers_process(tmp_path):
+    here = Path(__file__).parent
+    command = [sys.executable, here / "in_process_images.py", tmp_path]
+    path = os.pathsep.join(map(str, (here, here.parents[2])))
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 1e-5
 
 
 async def test_the_image_matters(seeing):
