@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer.ahead import scoring_ahead
+
 if TYPE_CHECKING:
     from trainer.run import Run
 
@@ -19,17 +21,19 @@ async def collect(run: Run) -> None:
         await run.buffer.reserve()
         prompt = run.next_prompt()
         run.buffer.start(prompt)
-        with run.clock.beside("generate"):
-            group = await rollouts.agent.play(
-                prompt,
-                run.recipe.engine,
-                run.context.renderer,
-                rollouts.sampling,
-                group_size=rollouts.group_size,
-                seed=run.recipe.seed,
-            )
-        with run.clock.beside("reward"):
-            await run.scorer.score_group(group, run.step)
+        async with scoring_ahead(run.scorer, prompt, lambda: run.step) as ahead:
+            with run.clock.beside("generate"):
+                group = await rollouts.agent.play(
+                    prompt,
+                    run.recipe.engine,
+                    run.context.renderer,
+                    rollouts.sampling,
+                    group_size=rollouts.group_size,
+                    seed=run.recipe.seed,
+                    finished=ahead.finished,
+                )
+            with run.clock.beside("reward"):
+                await ahead.score(group)
         reasons = (rule.why_drop(group) for rule in rollouts.filters)
         if reason := next(filter(None, reasons), None):
             await run.buffer.drop(group, reason)

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from trainer.ahead import scoring_ahead
 from trainer.buffer import histogram
 from trainer.errors import CheckpointError, ConfigError, RewardFaults
 from trainer.models.base import Model
@@ -152,17 +153,20 @@ async def _play(run: Run, sampling: Sampling, size: int) -> list[Group]:
     agent = run.recipe.evaluation.agent or run.recipe.rollouts.agent
 
     async def one(prompt: Prompt) -> Group:
-        group = await agent.evaluated.play(
-            prompt,
-            run.recipe.engine,
-            run.context.renderer,
-            sampling,
-            group_size=size,
-            seed=run.recipe.seed,
-        )
-        # what rewards log here does not belong to the training steps around
         reward = run.recipe.evaluation.reward
-        await run.scorer.score_group(group, run.step, reward=reward, log=False)
+        # log: what rewards log here does not belong to the training steps around
+        scoring = scoring_ahead(run.scorer, prompt, lambda: run.step, reward=reward, log=False)
+        async with scoring as ahead:
+            group = await agent.evaluated.play(
+                prompt,
+                run.recipe.engine,
+                run.context.renderer,
+                sampling,
+                group_size=size,
+                seed=run.recipe.seed,
+                finished=ahead.finished,
+            )
+            await ahead.score(group)
         return group
 
     groups = await asyncio.gather(*(one(prompt) for prompt in share))

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import pickle
-import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trainer.engines.base import Request, Sampling
-from trainer.errors import CohortError, MissingService, RewardFaults
+from trainer.border import Border
+from trainer.errors import CohortError, RewardFaults
 from trainer.isolation import Pool, open_pool
-from trainer.ops.lean import lean_prompt, lean_rollout
-from trainer.ops.verdict import describe, judged
+from trainer.ops.verdict import describe, failed, judged
 from trainer.rewards.base import IsolatedReward, Reward, flatten
-from trainer.rollouts.base import seed_of
-from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus, Status
-from trainer.worker import Graded, Work
+from trainer.types import Group, Rollout, Score, ScoreStatus
+from trainer.worker import Graded
 
 if TYPE_CHECKING:
+    from trainer.ahead import Ahead
     from trainer.config import Scoring
     from trainer.engines.base import Engine
     from trainer.ops.encoder import OpenEncoder
@@ -37,8 +33,6 @@ if TYPE_CHECKING:
 
 FIRST_CHECK = 32
 """Samples seen before the fault budget is looked at: one early fault is no trend."""
-UNPLAYED = (Status.ENV_ERROR, Status.TIMEOUT, Status.ABORTED)
-"""Rollouts that ended through no doing of the policy: not scored, no fault of the reward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +97,18 @@ class Scorer:
             )
 
     async def score_group(
-        self, group: Group, step: int, *, reward: Reward | None = None, log: bool = True
+        self,
+        group: Group,
+        step: int,
+        *,
+        reward: Reward | None = None,
+        log: bool = True,
+        ahead: Ahead | None = None,
     ) -> list[Score]:
         """Sets `score` of every rollout and returns the scores; the group's `baseline` is scored
         as a group of its own. `reward` replaces the run's own, for an evaluation; its faults count
-        just the same. `log` keeps what rewards give to `log_metric`.
+        just the same. `log` keeps what rewards give to `log_metric`. `ahead`: what is scored
+        already.
 
         Raises `RewardFaults` when more than `fault_budget` of the last `fault_window` samples
         failed, looked at once min(32, fault_window) samples were scored. Never raises for what
@@ -116,13 +117,13 @@ class Scorer:
         if group.baseline is not None:
             alone = Group(group.prompt, [group.baseline])
             await self.score_group(alone, step, reward=reward, log=False)
-        played = [r for r in group.rollouts if r.status not in UNPLAYED]
+        played = [r for r in group.rollouts if not r.status.unplayed]
         asked = Group(group.prompt, played)
-        scored = await self.border(reward or self.reward, asked, step, log=log)
+        scored = await self.border(reward or self.reward, asked, step, log=log, ahead=ahead)
         results = iter(scored)
         scores = []
         for number, rollout in enumerate(group.rollouts):
-            if rollout.status in UNPLAYED:
+            if rollout.status.unplayed:
                 reason = f"the rollout ended with {rollout.status}"
                 rollout.score = Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
             else:
@@ -138,9 +139,27 @@ class Scorer:
         return metrics
 
     async def border(
-        self, reward: Reward, group: Group, step: int, *, log: bool = True
+        self,
+        reward: Reward,
+        group: Group,
+        step: int,
+        *,
+        log: bool = True,
+        ahead: Ahead | None = None,
     ) -> list[Score]:
-        """One checked score per rollout; raises `CohortError` alone.
+        """One checked score per rollout, in order: those that are made `ahead`, and the others;
+        raises `CohortError` alone."""
+        known = {} if ahead is None else await ahead.take(reward, group)
+        rest = [r for place, r in enumerate(group.rollouts) if place not in known]
+        made = iter(await self._made(reward, Group(group.prompt, rest), step, log, ahead))
+        return [
+            known[place] if place in known else next(made) for place in range(len(group.rollouts))
+        ]
+
+    async def _made(
+        self, reward: Reward, group: Group, step: int, log: bool, ahead: Ahead | None
+    ) -> list[Score]:
+        """What the reward says.
 
         The deadline of a group is `deadline` times its rollouts, of the reward's own time: the
         clock stands still while it waits for another reward, a worker or an engine, which have
@@ -154,17 +173,17 @@ class Scorer:
         clock = asyncio.timeout(limit)
         try:
             async with clock:
-                border = _Border(self, group.prompt, step, clock, log=log)
+                border = Border(self, group.prompt, step, clock, log=log, ahead=ahead)
                 returned = await reward.score(group, border)
         except TimeoutError as error:
             if not clock.expired():
-                return _all(rollouts, ScoreStatus.RAISED, describe(error))
+                return failed(rollouts, ScoreStatus.RAISED, describe(error))
             reason = f"{reward.name()} took more than {limit:g} s for {len(rollouts)} rollouts"
-            return _all(rollouts, ScoreStatus.TIMEOUT, reason)
+            return failed(rollouts, ScoreStatus.TIMEOUT, reason)
         except CohortError:
             raise
         except (Exception, SystemExit) as error:  # the reward border
-            return _all(rollouts, ScoreStatus.RAISED, describe(error))
+            return failed(rollouts, ScoreStatus.RAISED, describe(error))
         return judged(returned, rollouts)
 
     def note(self, graded: Graded, rollouts: list[Rollout], *, log: bool) -> None:
@@ -202,156 +221,3 @@ class Scorer:
             "Mend the reward (`cohort score --reward ... rows.jsonl` tries it alone), or raise "
             "scoring.deadline or scoring.fault_budget."
         )
-
-
-class _Border:
-    """`RewardContext` of one reward scoring one group."""
-
-    def __init__(
-        self, scorer: Scorer, prompt: Prompt, step: int, clock: asyncio.Timeout, *, log: bool
-    ):
-        self.step, self.total_steps = step, scorer.total_steps
-        self.rng = random.Random(seed_of(scorer.seed, prompt.serial, "reward"))
-        self._scorer, self._prompt, self._clock, self._log = scorer, prompt, clock, log
-        self._waiting = 0
-        self._left = 0.0
-        self._continued: Counter[tuple[int, ...]] = Counter()
-
-    async def score(self, reward: Reward, group: Group) -> list[Score]:
-        with self.waiting():
-            return await self._scorer.border(reward, group, self.step, log=self._log)
-
-    async def isolate(self, reward: IsolatedReward, group: Group) -> list[Score]:
-        with self.waiting():
-            count = len(group.rollouts)
-            size = 1 if reward.pointwise else max(1, count)
-            units = -(-count // size)
-            # A group is one request while other groups keep the workers busy.
-            requests = min(units, max(1, self._scorer.pool.idle.qsize()))
-            bounds = [units * i // requests for i in range(requests + 1)] if requests else []
-            blob = pickle.dumps(reward)
-            seen = any("images" in need.split("|") for need in reward.needs)
-            prompt = group.prompt if seen else lean_prompt(group.prompt)
-            limit = (self._scorer.config.deadline + reward.own_seconds) * size
-            shared = (blob, prompt, size, limit)
-            grading = [
-                self._grade(*shared, range(a, b), group.rollouts[a * size : b * size])
-                for a, b in itertools.pairwise(bounds)
-            ]
-            return [score for scores in await asyncio.gather(*grading) for score in scores]
-
-    async def _grade(
-        self,
-        blob: bytes,
-        prompt: Prompt,
-        size: int,
-        limit: float,
-        units: range,
-        rollouts: list[Rollout],
-    ) -> list[Score]:
-        """Scores of the units with these numbers, `size` rollouts and at most `limit` seconds
-        each, in one request."""
-        scorer = self._scorer
-        try:
-            sent = [replace(lean_rollout(rollout), score=None) for rollout in rollouts]
-            shipped = pickle.dumps(Group(prompt, sent))
-        except Exception as error:  # the reward border: data rows and artifacts hold anything
-            if len(units) > 1:  # one of them only, perhaps
-                alone = [
-                    self._grade(
-                        blob, prompt, size, limit, units[i : i + 1], rollouts[i * size :][:size]
-                    )
-                    for i in range(len(units))
-                ]
-                return [score for scores in await asyncio.gather(*alone) for score in scores]
-            reason = f"cannot be sent to a worker: {describe(error)}"
-            return _all(rollouts, ScoreStatus.RAISED, reason)
-        seeds = tuple(seed_of(scorer.seed, prompt.serial, unit, "grade") for unit in units)
-        work = Work(blob, shipped, self.step, self.total_steps, seeds)
-        scores: list[Score] = []
-        for reply in await scorer.pool.run(work, limit):
-            unit = rollouts[len(scores) : len(scores) + size]
-            if isinstance(reply, Graded):
-                scorer.note(reply, unit, log=self._log)
-                scores += reply.scores
-            elif reply.missing:
-                raise MissingService(reply.reason)
-            else:
-                scores += _all(unit, reply.status, reply.reason)
-        return scores
-
-    async def logprobs(
-        self, rows: list[tuple[list[int], dict[str, Any]]], model: str = "policy"
-    ) -> list[list[float]]:
-        if model == "reference":
-            if self._scorer.reference is None:
-                raise MissingService(
-                    "ctx.logprobs(model='reference') needs a run with a reference: the reward must "
-                    "have 'reference' in its `needs`, and works in `cohort train` and `cohort eval`"
-                )
-            with self.waiting():
-                return await asyncio.to_thread(self._scorer.reference.score, rows)
-        if model != "policy":
-            raise MissingService(f"ctx.logprobs(model={model!r}): served are policy, reference")
-        engine = self._engine("ctx.logprobs")
-        with self.waiting():
-            return await engine.logprobs(rows)
-
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        if self._scorer.encoder is None:
-            raise MissingService(
-                "ctx.embed needs an encoder: set scoring.encoder, for instance "
-                "{path: sentence-transformers/all-MiniLM-L6-v2}"
-            )
-        with self.waiting():
-            return await self._scorer.encoder.embed(texts)
-
-    async def continue_(self, tokens: list[int], inputs: dict[str, Any], **sampling: Any) -> str:
-        engine = self._engine("ctx.continue_")
-        if self._scorer.renderer is None:
-            raise MissingService("ctx.continue_ needs a renderer to turn tokens into text")
-        key = tuple(tokens)
-        turn = self._continued[key]  # the n-th continuation of this very prefix
-        self._continued[key] += 1
-        serial = self._prompt.serial
-        request = Request(
-            tokens=list(tokens),
-            sampling=Sampling(**sampling),
-            seed=seed_of(self._scorer.seed, serial, "continue", turn, *key),
-            inputs=inputs,
-            order=(serial, -1, turn),
-        )
-        with self.waiting():
-            completion = await engine.sample(request)
-        return self._scorer.renderer.decode(completion.tokens)
-
-    def _engine(self, what: str) -> Engine:
-        if self._scorer.engine is None:
-            raise MissingService(
-                f"{what} needs an engine, and this run or command has none; a reward that uses it "
-                "works in `cohort train` and `cohort eval`"
-            )
-        return self._scorer.engine
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Stops the deadline; calls may overlap."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            self._left = (self._clock.when() or loop.time()) - loop.time()
-            self._set(None)
-        self._waiting += 1
-        try:
-            yield
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._set(loop.time() + self._left)
-
-    def _set(self, when: float | None) -> None:
-        with contextlib.suppress(RuntimeError):  # over already: a task the reward left behind
-            self._clock.reschedule(when)
-
-
-def _all(rollouts: list[Rollout], status: ScoreStatus, reason: str) -> list[Score]:
-    return [Score.fault(status, reason) for _ in rollouts]

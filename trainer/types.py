@@ -24,6 +24,11 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     ABORTED = "aborted"
 
+    @property
+    def unplayed(self) -> bool:
+        """It ended through no doing of the policy: not scored, no fault of the reward."""
+        return self in (Status.ENV_ERROR, Status.TIMEOUT, Status.ABORTED)
+
 
 class ScoreStatus(StrEnum):
     """How scoring went. Everything from `RAISED` on is a fault and counts against the budget."""
@@ -124,6 +129,8 @@ class Rollout:
     score: Score | None = None
     artifacts: dict[str, Any] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    member: int | None = None
+    """Its number in the group that it was played in; None where nobody played."""
 
     def leaves(self) -> list[int]:
         """Indices of spans without children, in order."""

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -22,7 +22,7 @@ from trainer.engines.base import Completion, Engine, Request
 from trainer.errors import ConfigError, EngineError, StaleWeights
 from trainer.ops.claims import Claim
 from trainer.ops.fleet import Fleet
-from trainer.ops.member import Deadlines, Member
+from trainer.ops.member import Broken, Deadlines, Member, Refused
 from trainer.ops.served_weights import AGREE, ServedWeights
 from trainer.ops.server_process import ServerProcess, free_port
 from trainer.ops.vllm_arguments import (
@@ -35,18 +35,20 @@ from trainer.ops.vllm_launch import server_command, server_environment
 from trainer.ops.vllm_replies import completion, largest_gap, prompt_scores
 
 if TYPE_CHECKING:
+    import httpx
     from torch import Tensor
 
     from trainer.context import Context
     from trainer.ops.adapters import Adapter
     from trainer.ops.transfer_client import TransferClient
     from trainer.renderer import Renderer
-    from trainer.vllm_adapter.images import Packer
+    from trainer.vllm_adapter.images import Images, Packer
 
     Row = tuple[list[int], dict[str, Any]]
 
+T = TypeVar("T")
 _GENERATE = "/inference/v1/generate"
-_HEALTH = {
+_ONE = {
     "temperature": 0,
     "max_tokens": 1,
     "ignore_eos": True,
@@ -232,7 +234,6 @@ class VllmServer(VllmArguments, Engine):
             room=live.max_length - len(request.tokens),
         )
         with live.weights.reading():
-            body = self._body(request.tokens, request.inputs, sampling)
             read = partial(
                 completion,
                 vocabulary=live.vocabulary,
@@ -241,33 +242,53 @@ class VllmServer(VllmArguments, Engine):
                 started=live.weights.version or 0,
                 may_change=live.weights.adapter is None,
             )
-            return Completion(*await live.fleet.call(_GENERATE, body, read))
+            row = request.tokens, request.inputs
+            return Completion(*await self._call(row, sampling, read))
 
-    def _body(
-        self, tokens: list[int], inputs: dict[str, Any], sampling: dict[str, Any]
-    ) -> dict[str, Any]:
-        live = self._opened
+    async def _call(self, row: Row, sampling: dict[str, Any], read: Callable[[Any], T]) -> T:
+        """Of any server. Images travel to each once, ahead of what is asked about them, and are
+        named from then on."""
+        fleet, inputs = self.fleet, row[1]
+        if not inputs:
+            return await fleet.call(_GENERATE, self._body(row, sampling), read)
+        images = self._images(inputs)
+
+        async def send(member: Member, path: str, body: Any) -> httpx.Response:
+            server = member.name, member.starts
+            first = self._body(row, _ONE)
+            await images.bring(server, lambda: fleet.ask(member, path, first))
+            try:
+                return await fleet.ask(member, path, body)
+            except (Broken, Refused):  # perhaps it has dropped them meanwhile
+                images.lost(server)
+            return await fleet.ask(member, path, self._body(row, sampling))
+
+        return await fleet.call(_GENERATE, self._body(row, sampling, named=True), read, send=send)
+
+    def _body(self, row: Row, sampling: dict[str, Any], *, named: bool = False) -> dict[str, Any]:
+        """`named`: with the names of images alone."""
+        live, (tokens, inputs) = self._opened, row
         body: dict[str, Any] = {"token_ids": tokens, "sampling_params": sampling}
         if live.weights.adapter is not None:
             body["model"] = live.weights.adapter
         if inputs:
-            if live.packer is None:
-                from trainer.vllm_adapter.images import Packer
-
-                live.packer = Packer(live.config)
-            body["features"] = live.packer.features(tokens, inputs)
+            body["features"] = self._images(inputs).features(tokens, named=named)
         return body
+
+    def _images(self, inputs: dict[str, Any]) -> Images:
+        live = self._opened
+        if live.packer is None:
+            from trainer.vllm_adapter.images import Packer
+
+            live.packer = Packer(live.config)
+        return live.packer.images(inputs)
 
     async def logprobs(self, rows: list[Row]) -> list[list[float]]:
         """As the base. The first call after a sync asks every server: raises StaleWeights if they
         do not agree, naming the one that differs."""
         live = self._opened
         if live.weights.proof is not None:
-            bodies = [self._body(tokens, inputs, _SCORE) for tokens, inputs in rows]
-            calls = (
-                live.fleet.call(_GENERATE, body, lambda a, t=tokens: prompt_scores(a, t))
-                for body, (tokens, _) in zip(bodies, rows, strict=True)
-            )
+            calls = (self._call(row, _SCORE, partial(prompt_scores, tokens=row[0])) for row in rows)
             return list(await asyncio.gather(*calls))
         while True:
             answers: dict[str, list[list[float]]] = {}
@@ -295,15 +316,17 @@ class VllmServer(VllmArguments, Engine):
         return await self._opened.weights.prepare(member, self._score)
 
     async def _score(self, member: Member, rows: list[Row]) -> list[list[float]]:
-        async def one(tokens: list[int], inputs: dict[str, Any]) -> list[float]:
-            body = self._body(tokens, inputs, _SCORE)
+        async def one(row: Row) -> list[float]:
             deadlines = self.fleet.deadlines
             answer = await member.control(
-                _GENERATE, body, deadline=deadlines.control, stall=deadlines.stall
+                _GENERATE,
+                self._body(row, _SCORE),
+                deadline=deadlines.control,
+                stall=deadlines.stall,
             )
-            return prompt_scores(answer, tokens)
+            return prompt_scores(answer, row[0])
 
-        return list(await asyncio.gather(*(one(*row) for row in rows)))
+        return list(await asyncio.gather(*map(one, rows)))
 
     async def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replies being written are paused meanwhile and go on with the new weights. Raises
@@ -324,7 +347,7 @@ class VllmServer(VllmArguments, Engine):
 
     async def _alive(self, member: Member) -> None:
         # Names no adapter: a server that just started has none yet.
-        body = {"token_ids": [self.any_token()], "sampling_params": _HEALTH}
+        body = {"token_ids": [self.any_token()], "sampling_params": _ONE}
         answer = await member.control(_GENERATE, body, deadline=self.fleet.deadlines.health)
         live = self._opened
         completion(

@@ -16,6 +16,7 @@ from trainer.errors import EngineError
 from trainer.ops.member import Deadlines, Member, MemberFault, Refused, read_json
 
 T = TypeVar("T")
+Send = Callable[[Member, str, Any], Awaitable[httpx.Response]]
 _POLL_SECONDS = 0.2
 _DYING_SECONDS = 1.0
 """A broken connection is often seen before the end of the process behind it."""
@@ -69,17 +70,21 @@ class Fleet:
     def ready(self) -> list[Member]:
         return [member for member in self.members if member.ready]
 
-    async def call(self, path: str, body: Any, read: Callable[[Any], T]) -> T:
-        """`read` of one server's answer. A fault (network, deadline, an answer that `read` refuses
-        with MemberFault, a refusal by a server that is not well) takes the server out, and the same
-        body goes to another one. Raises EngineError for a request that a server which is well
-        refuses, or that failed more than `retries` times."""
+    async def call(
+        self, path: str, body: Any, read: Callable[[Any], T], *, send: Send | None = None
+    ) -> T:
+        """`read` of one server's answer, to what `send` asks if that takes more than asking.
+
+        A fault (network, deadline, an answer that `read` refuses with MemberFault, a refusal by a
+        server that is not well) takes the server out, and the same body goes to another one.
+        Raises EngineError for a request that a server which is well refuses, or that failed more
+        than `retries` times."""
         faults: list[str] = []
         while True:
             member = await self._choose()
             life = member.starts
             try:
-                answer = read(read_json(await self._ask(member, path, body)))
+                answer = read(read_json(await (send or self.ask)(member, path, body)))
             except MemberFault as fault:
                 faults.append(f"{member.name}: {fault}")
                 self.lose(member, str(fault), life)
@@ -155,9 +160,9 @@ class Fleet:
         self._note(f"{member.name} is out: {reason}")
         self.faults.append(f"{member.name}: {reason}")
 
-    async def _ask(self, member: Member, path: str, body: Any) -> httpx.Response:
-        """A kept connection may be closed by the server just as it is used again: a request that
-        breaks off is tried once more before the server is taken for dead."""
+    async def ask(self, member: Member, path: str, body: Any) -> httpx.Response:
+        """This server. A kept connection may be closed by it just as it is used again: a request
+        that breaks off is tried once more before the server is taken for dead."""
         limit = self.deadlines.request
         try:
             return await self._judged(member, member.ask(path, body, deadline=limit))

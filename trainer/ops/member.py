@@ -27,6 +27,10 @@ class MemberFault(Exception):
     """A server failed a request; another one may not."""
 
 
+class Broken(MemberFault):
+    """A server says that it failed."""
+
+
 class Stuck(MemberFault):
     """A server shows no sign of life."""
 
@@ -117,7 +121,7 @@ class Member:
         if response.status_code in _REFUSED:
             raise Refused(f"{self.name} refuses {path}: {excerpt(response)}")
         if response.is_error:
-            raise MemberFault(f"{path}: {response.status_code} {excerpt(response)}")
+            raise Broken(f"{path}: {response.status_code} {excerpt(response)}")
         return response
 
     async def _stuck(self, seconds: float) -> str:

@@ -27,6 +27,11 @@ def describe(error: BaseException) -> str:
     return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
+def failed(rollouts: Sequence[Rollout], status: ScoreStatus, reason: str) -> list[Score]:
+    """The same fault for each."""
+    return [Score.fault(status, reason) for _ in rollouts]
+
+
 def judged(returned: Any, rollouts: Sequence[Rollout]) -> list[Score]:
     """One checked score per rollout from whatever a reward returned; never raises.
 
@@ -35,16 +40,16 @@ def judged(returned: Any, rollouts: Sequence[Rollout]) -> list[Score]:
     to_list: Any = getattr(returned, "tolist", None)  # numpy and torch arrays
     if to_list is None and not isinstance(returned, list | tuple):
         kind = type(returned).__name__
-        fault = (ScoreStatus.RAISED, f"returned {kind}, expected a list with one item per rollout")
-        return [Score.fault(*fault) for _ in rollouts]
+        reason = f"returned {kind}, expected a list with one item per rollout"
+        return failed(rollouts, ScoreStatus.RAISED, reason)
     try:
         items: list[Any] = list(returned) if to_list is None else to_list()
         size = len(items)
     except Exception as error:  # the reward border: containers may be user code
-        return [Score.fault(ScoreStatus.RAISED, describe(error)) for _ in rollouts]
+        return failed(rollouts, ScoreStatus.RAISED, describe(error))
     if size != len(rollouts):
         reason = f"returned {size} scores for {len(rollouts)} rollouts"
-        return [Score.fault(ScoreStatus.WRONG_LENGTH, reason) for _ in rollouts]
+        return failed(rollouts, ScoreStatus.WRONG_LENGTH, reason)
     return [_judge(item, rollout) for item, rollout in zip(items, rollouts, strict=True)]
 
 

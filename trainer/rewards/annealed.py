@@ -13,6 +13,8 @@ class Annealed(CompositeReward):
     """value = weight(step) * value; turn and token rewards likewise. Part `raw` is the value
     before. As a term of `weighted` it fades in or out."""
 
+    pointwise = True
+
     reward: Reward
     weight: Ramp
     """`{first: 1, last: 0, until: 0.5}`; see `trainer.ops.ramp`."""

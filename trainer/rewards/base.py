@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, PrivateAttr
+from pydantic import AfterValidator
 
 from trainer.context import RewardContext
-from trainer.errors import ConfigError, MissingService
-from trainer.learning import Beside, Optimizer
-from trainer.losses.base import Loss
-from trainer.models.base import Model
+from trainer.learning import Beside
 from trainer.ops.parsing import Unparsable, answer_field, unwrapped
 from trainer.ops.spaces import Located
 from trainer.plugin import Plugin
-from trainer.policies.base import Policy
 from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus
 
 if TYPE_CHECKING:
     from trainer.context import Context
-    from trainer.renderer import Renderer
     from trainer.types import Batch
 
 
@@ -39,6 +34,9 @@ class Reward(Plugin):
     """What must be there: data columns (`answer`, `meta.box`, or one of several:
     `answer|meta.box`) and services (`engine`, `reference`, `encoder`, `images`). A property where
     it depends on the fields."""
+    pointwise: ClassVar[bool] = False
+    """True: an answer's score needs that answer and its prompt alone, so it is made while others
+    of the group are still being written. Of a reward that combines others: if theirs do."""
 
     @classmethod
     def implied_type(cls, data: Mapping[str, Any]) -> str | None:
@@ -53,6 +51,10 @@ class Reward(Plugin):
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         """One score per rollout, in order."""
         raise NotImplementedError
+
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        """What may score answers to this prompt one by one: this reward, or some inside it."""
+        return [self] if self.pointwise else []
 
     def figures(self, answers: Sequence[tuple[Prompt, Rollout]]) -> dict[str, Figure]:
         """For evaluations: measures of many answers together that are no mean over them, such as
@@ -101,12 +103,10 @@ class IsolatedReward(Reward):
     """Grades with plain synchronous Python in a worker process, never on the event loop: it may
     raise, hang or exit, and the run goes on. Workers do not import torch by themselves.
 
-    Subclasses write `grade_group`, or derive from `PointwiseReward`.
+    Subclasses write `grade_group`, or derive from `PointwiseReward`. Those that are `pointwise`
+    grade rollouts one by one, each with its own deadline; the others a group in one call, and its
+    deadline is that of its rollouts together.
     """
-
-    pointwise: ClassVar[bool] = False
-    """True: rollouts are graded one by one, each with its own deadline. False: the group is
-    graded in one call, and its deadline is that of its rollouts together."""
 
     @property
     def own_seconds(self) -> float:
@@ -219,6 +219,18 @@ class CompositeReward(Reward):
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(child.needs for child in self.children().values()))
 
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        """Itself if all inside may. A subclass that does not show its children every answer of a
+        group says which it does."""
+        return self.or_inside(self.children().values(), prompt)
+
+    def or_inside(self, children: Iterable[Reward], prompt: Prompt) -> list[Reward]:
+        """Itself if it may be asked of one answer, and all of these too; else what is inside."""
+        found = [(child, child.alone(prompt)) for child in children]
+        if self.pointwise and all(inside == [child] for child, inside in found):
+            return [self]
+        return [deep for _, inside in found for deep in inside]
+
     async def scored(self, group: Group, ctx: RewardContext) -> list[dict[str, Score]]:
         """Every child's score of each rollout, by name; the children run side by side."""
         children = self.children()
@@ -259,87 +271,6 @@ class CompositeReward(Reward):
         for name, child in self.children().items():
             if name in state:
                 child.load_state_dict(state[name])
-
-
-class LearnedReward(Reward):
-    """A reward whose value head learns beside the policy. Subclasses say what it reads and what it
-    learns, in token ids of `renderer`: `values` and `fit`. Calls wait for each other."""
-
-    model: Model | None = None
-    """Start weights; None: the policy's. A head that was trained before comes with them."""
-    policy: Policy | None = None
-    """How it is run; None: the recipe's policy settings. Its `head` is always the value head."""
-    learner: Optimizer = Optimizer(lr=1e-5)
-
-    _trainee: Any = PrivateAttr(None)
-    _renderer: Any = PrivateAttr(None)
-    _context: Any = PrivateAttr(None)
-    _turn: Any = PrivateAttr(None)
-
-    @property
-    def learns_by(self) -> Loss:
-        """On the values after the last token of each row, with the labels as returns."""
-        raise NotImplementedError
-
-    @property
-    def renderer(self) -> Renderer:
-        return self._renderer
-
-    def beside(self) -> tuple[Beside, ...]:
-        return (Beside(self.model, self.policy, self.learner, passes=1),)
-
-    @asynccontextmanager
-    async def open(self, context: Context) -> AsyncIterator[None]:
-        settings, model = self.policy or context.policy, self.model or context.model
-        if settings is None or context.trainees is None:
-            raise ConfigError(f"{self.name()}: only a run of a recipe can open it")
-        own = settings.model_copy(update={"head": "value", "value_at": "after"})
-        self._renderer = context.renderer if self.model is None else model.renderer()
-        async with own.open(replace(context, model=model, renderer=self._renderer)):
-            self._trainee = context.trainees(own, self.learns_by, self.learner)
-            self._context, self._turn = context, asyncio.Lock()
-            try:
-                yield
-            finally:
-                self._trainee = self._context = self._turn = None
-
-    async def values(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """After the last token of each row; of this process alone."""
-        from trainer.ops.answers import answer_batch
-
-        if self._trainee is None:
-            raise MissingService(f"{self.name()} needs a run that opens its model")
-        if not rows:
-            return []
-        batch = answer_batch(rows, [0.0] * len(rows), [0] * len(rows))
-        async with self._turn:
-            seen = await asyncio.to_thread(self._trainee.evaluate, batch)
-        return seen.values.sum(-1).double().tolist()
-
-    async def fit(
-        self,
-        rows: Sequence[Sequence[int]],
-        labels: Sequence[float],
-        groups: Sequence[int],
-        step: int,
-    ) -> dict[str, float]:
-        """One update, by all processes together; {} where none of them has a row. `groups`: places
-        of the groups on this process."""
-        from trainer.ops.answers import answer_batch
-
-        async with self._turn:
-            counts = await asyncio.to_thread(self._context.gather, len(rows))
-            if not sum(counts):
-                return {}
-            batch = answer_batch(rows, labels, groups)
-            return await asyncio.to_thread(self._trainee.update, batch, step)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._trainee is None else {"model": self._trainee.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._trainee is not None:
-            self._trainee.load_state_dict(state["model"])
 
 
 def _compiles(pattern: str) -> str:

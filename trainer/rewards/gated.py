@@ -7,7 +7,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, named_parts
-from trainer.types import Group, Score
+from trainer.types import Group, Prompt, Score
 
 
 class Gated(CompositeReward):
@@ -18,6 +18,8 @@ class Gated(CompositeReward):
     apply passes its status on. Parts: `gate` and `reward`.
     """
 
+    pointwise = True
+
     gate: Reward
     reward: Reward
     threshold: float = Field(1.0, allow_inf_nan=False)
@@ -26,6 +28,10 @@ class Gated(CompositeReward):
 
     def children(self) -> dict[str, Reward]:
         return {"gate": self.gate, "reward": self.reward}
+
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        whole = super().alone(prompt)
+        return whole if whole == [self] else self.gate.alone(prompt)
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         gates = await ctx.score(self.gate, group)

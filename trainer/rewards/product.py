@@ -27,6 +27,8 @@ class Product(CompositeReward):
     product. Turn and token rewards of factors are not passed on.
     """
 
+    pointwise = True
+
     factors: dict[str, Factor] = Field(min_length=1)
     """`{name: {reward: ..., power: 1.0}}`."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, named_parts
-from trainer.types import Group, Score, ScoreStatus
+from trainer.types import Group, Prompt, Score, ScoreStatus
 
 
 class Route(CompositeReward):
@@ -15,6 +15,8 @@ class Route(CompositeReward):
 
     Parts: the chosen reward under the task's name, so that each task has its own curve.
     """
+
+    pointwise = True
 
     tasks: dict[str, Reward] = Field(min_length=1)
     """`{task: reward}`."""
@@ -29,10 +31,17 @@ class Route(CompositeReward):
         inner = super().needs
         return inner if self.default else inner | {"task"}
 
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        chosen = self._chosen(prompt)
+        return [] if chosen is None else self.or_inside([chosen], prompt)
+
+    def _chosen(self, prompt: Prompt) -> Reward | None:
+        return self.tasks.get(prompt.task or "", self.default)
+
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         task = group.prompt.task
         name = task if task in self.tasks else "default"
-        chosen = self.tasks.get(task or "", self.default)
+        chosen = self._chosen(group.prompt)
         if chosen is None:
             reason = f"no reward for task {task!r}; route has {', '.join(self.tasks)}"
             return [Score(status=ScoreStatus.NOT_APPLICABLE, reason=reason) for _ in group.rollouts]

@@ -20,6 +20,8 @@ class Shaped(CompositeReward):
     unchanged. Part `raw` is x. Example: `{scale: 2, shift: -1}` maps 0/1 to -1/+1.
     """
 
+    pointwise = True
+
     reward: Reward
     steps: tuple[tuple[float, float], ...] = ()
     """`[[threshold, level], ...]`, thresholds rising: `[[0.5, 0.5], [0.75, 1.0]]`."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from trainer.ops.ramp import at_step
 from trainer.plugin import Frozen
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, named_parts
-from trainer.types import Group, Score
+from trainer.types import Group, Prompt, Score
 
 
 class Phase(Frozen):
@@ -22,6 +22,8 @@ class Staged(CompositeReward):
     """value = that of the phase with the latest start that is not after the step: rules that get
     stricter, or a curriculum of rewards within one run. Parts: the phase's reward by its name."""
 
+    pointwise = True
+
     phases: dict[str, Phase] = Field(min_length=1)
     """`{easy: {reward: ...}, hard: {start: 1500, reward: ...}}`; one starts at 0."""
 
@@ -33,6 +35,10 @@ class Staged(CompositeReward):
 
     def children(self) -> dict[str, Reward]:
         return {name: phase.reward for name, phase in self.phases.items()}
+
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        whole = super().alone(prompt)
+        return whole if whole == [self] else []  # the step that decides is not known here
 
     def phase(self, step: int, total: int) -> str:
         """Name of the phase of a step; of equal starts the later entry."""

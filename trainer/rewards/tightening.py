@@ -17,6 +17,8 @@ class Tightening(CompositeReward):
     progressive rules of Vision-R1 (arXiv:2503.18013).
     """
 
+    pointwise = True
+
     reward: Reward
     low: Ramp
     """For instance `{first: 0.5, last: 0.75, until: 1500, shape: step}`, or a number."""

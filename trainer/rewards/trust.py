@@ -9,7 +9,7 @@ from statistics import fmean
 from pydantic import Field
 
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, combined, unscored
-from trainer.types import Group, Score
+from trainer.types import Group, Prompt, Score
 
 
 class Trust(CompositeReward):
@@ -41,6 +41,10 @@ class Trust(CompositeReward):
 
     def children(self) -> dict[str, Reward]:
         return {"outcome": self.outcome, "thinking": self.thinking}
+
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        asked = (self.outcome, self.thinking) if self.settled is None else (self.outcome,)
+        return self.or_inside(asked, prompt)
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         outcomes = await ctx.score(self.outcome, group)

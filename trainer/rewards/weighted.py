@@ -27,6 +27,8 @@ class Weighted(CompositeReward):
     Parts: each term's value by name, and its own parts as `term/part`.
     """
 
+    pointwise = True
+
     terms: dict[str, Term] = Field(min_length=1)
     """`{name: {reward: ..., weight: 1.0}}`."""
     missing: Literal["skip", "drop"] = "skip"

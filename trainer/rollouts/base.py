@@ -7,6 +7,7 @@ records token ids exactly as they were sampled; text is never encoded a second t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from trainer.engines.base import Engine, Request, Sampling
@@ -60,7 +61,14 @@ class Session:
         every member of a group."""
         rendered = rendered or renderer.render(prompt.messages, name=prompt.id)
         session = cls(
-            prompt, engine, renderer, sampling, Rollout(), seed=seed, member=member, tip=None
+            prompt,
+            engine,
+            renderer,
+            sampling,
+            Rollout(member=member),
+            seed=seed,
+            member=member,
+            tip=None,
         )
         session._record("user", "data", rendered)
         return session
@@ -169,6 +177,14 @@ class Session:
         return span
 
 
+Finished = Callable[[Rollout], None]
+"""What an agent tells of a rollout to which nothing is added any more."""
+
+
+def unheard(rollout: Rollout) -> None:
+    """For those who do not want to know."""
+
+
 def seed_of(*key: int | str) -> int:
     """A 63-bit seed from a key such as (run seed, serial, member, turn); stable across runs."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
@@ -209,6 +225,9 @@ class Agent(Plugin):
         *,
         group_size: int,
         seed: int,
+        finished: Finished = unheard,
     ) -> Group:
-        """`seed` is the run's; a member's own seed comes from it, the serial and the member."""
+        """`seed` is the run's; a member's own seed comes from it, the serial and the member.
+        `finished` may be called with each rollout as soon as it is complete: it is then scored
+        while the others go on."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
-from trainer.rollouts.base import Agent
+from trainer.rollouts.base import Agent, Finished, unheard
 from trainer.types import Group
 
 if TYPE_CHECKING:
@@ -52,10 +52,19 @@ class GreedyBaseline(Agent):
         *,
         group_size: int,
         seed: int,
+        finished: Finished = unheard,
     ) -> Group:
         greedy = sampling.model_copy(update={"temperature": 0.0, "top_p": 1.0, "top_k": 0})
         group, alone = await asyncio.gather(
-            self.agent.play(prompt, engine, renderer, sampling, group_size=group_size, seed=seed),
+            self.agent.play(
+                prompt,
+                engine,
+                renderer,
+                sampling,
+                group_size=group_size,
+                seed=seed,
+                finished=finished,
+            ),
             self.agent.play(prompt, engine, renderer, greedy, group_size=1, seed=seed),
         )
         return Group(prompt, group.rollouts, baseline=alone.rollouts[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.errors import DataError
-from trainer.rollouts.base import Agent, Session
+from trainer.rollouts.base import Agent, Finished, Session, unheard
 from trainer.types import Group
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Replay(Agent):
         *,
         group_size: int,
         seed: int,
+        finished: Finished = unheard,
     ) -> Group:
         held = prompt.meta.get(self.column)
         texts: list[Any] = held[:group_size] if isinstance(held, list) else [held] * group_size

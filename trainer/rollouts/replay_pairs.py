@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, model_validator
 
 from trainer.errors import DataError
-from trainer.rollouts.base import Agent, Session
+from trainer.rollouts.base import Agent, Finished, Session, unheard
 from trainer.types import Group
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class ReplayPairs(Agent):
         *,
         group_size: int,
         seed: int,
+        finished: Finished = unheard,
     ) -> Group:
         if group_size != len(self.columns):
             raise DataError(

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from trainer.errors import DataError
 from trainer.ops.steps import token_ends
-from trainer.rollouts.base import Agent, Session
+from trainer.rollouts.base import Agent, Finished, Session, unheard
 from trainer.types import Group
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class ReplaySteps(Agent):
         *,
         group_size: int,
         seed: int,
+        finished: Finished = unheard,
     ) -> Group:
         steps = self._steps(prompt)
         text = self.separator.join(steps)

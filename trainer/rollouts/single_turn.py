@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from trainer.rollouts.base import Agent, Session
+from trainer.rollouts.base import Agent, Finished, Session, unheard
 from trainer.types import Group
 
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class SingleTurn(Agent):
-    """Members go out as separate requests; the engine shares the prompt's prefill."""
+    """Members go out as separate requests, and are scored as they come back; the engine shares the
+    prompt's prefill."""
 
     async def play(
         self,
@@ -26,6 +27,7 @@ class SingleTurn(Agent):
         *,
         group_size: int,
         seed: int,
+        finished: Finished = unheard,
     ) -> Group:
         rendered = renderer.render(prompt.messages, name=prompt.id)
         sessions = [
@@ -34,5 +36,10 @@ class SingleTurn(Agent):
             )
             for member in range(group_size)
         ]
-        await asyncio.gather(*(session.sample() for session in sessions))
+
+        async def play(session: Session) -> None:
+            await session.sample()
+            finished(session.rollout)
+
+        await asyncio.gather(*map(play, sessions))
         return Group(prompt, [session.rollout for session in sessions])

@@ -2,70 +2,103 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+from torch.utils.weak import WeakIdKeyDictionary
 from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import encode_mm_kwargs_item
 from vllm.inputs import mm_input
 from vllm.multimodal.inputs import (
     MultiModalFieldConfig,
+    MultiModalKwargsItem,
     MultiModalKwargsItems,
     PlaceholderRange,
 )
 
 
-def multimodal_prompt(config: Any, tokens: list[int], inputs: dict[str, Any]) -> Any:
-    """Engine input of Qwen-VL models: patches are handed over, nothing is processed twice."""
-    hf = config.hf_config
-    merge = hf.vision_config.spatial_merge_size
-    items, hashes, places = _items(tokens, inputs, hf.image_token_id, merge)
-    ranges = [PlaceholderRange(offset=start, length=length) for start, length in places]
-    found = MultiModalKwargsItems({"image": items})
-    return mm_input(tokens, found, {"image": hashes}, {"image": ranges})
+@dataclass(eq=False, slots=True)
+class Images:
+    """Those of one prompt, and which servers have them."""
+
+    token: int
+    """The placeholder."""
+    items: list[MultiModalKwargsItem]
+    hashes: list[str]
+    """Of their content: what vLLM knows them by."""
+    lengths: list[int]
+    """Placeholders of each."""
+    _there: set[object] = field(default_factory=set)
+    _turns: dict[object, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    def prompt(self, tokens: list[int]) -> Any:
+        """Engine input: patches are handed over, nothing is processed twice."""
+        ranges = [PlaceholderRange(offset=start, length=n) for start, n in self._places(tokens)]
+        found = MultiModalKwargsItems({"image": list(self.items)})
+        return mm_input(tokens, found, {"image": self.hashes}, {"image": ranges})
+
+    def features(self, tokens: list[int], *, named: bool) -> dict[str, Any]:
+        """`features` of a server's `GenerateRequest`; `named`: without the patches, for a server
+        that has them."""
+        ranges = [{"offset": start, "length": n} for start, n in self._places(tokens)]
+        data = [None if named else encode_mm_kwargs_item(item) for item in self.items]
+        return {
+            "mm_hashes": {"image": self.hashes},
+            "mm_placeholders": {"image": ranges},
+            "kwargs_data": {"image": data},
+        }
+
+    async def bring(self, server: object, send: Callable[[], Awaitable[Any]]) -> None:
+        """Calls `send` if the server does not have them. Others that bring them there meanwhile
+        wait, and try themselves if it fails."""
+        async with self._turns[server]:
+            if server not in self._there:
+                await send()
+                self._there.add(server)
+
+    def lost(self, server: object) -> None:
+        """The server does not know them any more."""
+        self._there.discard(server)
+
+    def _places(self, tokens: list[int]) -> list[tuple[int, int]]:
+        """(offset, length) of each one's placeholders."""
+        places, at = [], 0
+        for length in self.lengths:
+            at = tokens.index(self.token, at)
+            places.append((at, length))
+            at += length
+        return places
 
 
 class Packer:
-    """The same for a server, as the `features` of its `GenerateRequest`. Members of a group have
-    the very same tensors: their images are packed once."""
+    """Packs the images of a prompt once: members of a group have the very same tensors."""
 
     def __init__(self, config: Any):
-        """`config` of transformers."""
-        self._token, self._merge = config.image_token_id, config.vision_config.spatial_merge_size
-        self._last: tuple[Any, dict[str, Any]] = (None, {})
+        """`config` of transformers; images need that of a Qwen-VL model."""
+        self._config = config
+        self._known = WeakIdKeyDictionary()
 
-    def features(self, tokens: list[int], inputs: dict[str, Any]) -> dict[str, Any]:
-        pixels, packed = self._last
-        if pixels is not inputs["pixel_values"]:
-            items, hashes, places = _items(tokens, inputs, self._token, self._merge)
-            ranges = [{"offset": start, "length": length} for start, length in places]
-            packed = {
-                "mm_hashes": {"image": hashes},
-                "mm_placeholders": {"image": ranges},
-                "kwargs_data": {"image": [encode_mm_kwargs_item(item) for item in items]},
-            }
-            self._last = (inputs["pixel_values"], packed)
-        return packed
-
-
-def _items(
-    tokens: list[int], inputs: dict[str, Any], image_token: int, merge: int
-) -> tuple[list[Any], list[str], list[tuple[int, int]]]:
-    """Per image: vLLM's item, a hash of its content, and (offset, length) of its placeholders."""
-    grid, pixels = inputs["image_grid_thw"], inputs["pixel_values"]
-    patches = grid.prod(-1)
-    fields = {
-        "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", patches),
-        "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
-    }
-    items = MultiModalKwargsItems.from_hf_inputs(inputs, fields)["image"]  # type: ignore[arg-type]
-    hashes = [
-        hashlib.blake2b(part.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
-        for part in pixels.split(patches.tolist())
-    ]
-    lengths = (patches // merge**2).tolist()
-    places, at = [], 0
-    for length in lengths:
-        at = tokens.index(image_token, at)
-        places.append((at, length))
-        at += length
-    return list(items), hashes, places
+    def images(self, inputs: dict[str, Any]) -> Images:
+        grid, pixels = inputs["image_grid_thw"], inputs["pixel_values"]
+        if (known := self._known.get(pixels)) is not None:
+            return known
+        patches, own = grid.prod(-1), pixels.detach()  # views of `pixels` would keep it for ever
+        fields = {
+            "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", patches),
+            "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+        }
+        items = MultiModalKwargsItems.from_hf_inputs(
+            {"pixel_values": own, "image_grid_thw": grid},  # type: ignore[arg-type]
+            fields,
+        )["image"]
+        hashes = [
+            hashlib.blake2b(part.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+            for part in own.split(patches.tolist())
+        ]
+        lengths = (patches // self._config.vision_config.spatial_merge_size**2).tolist()
+        token = self._config.image_token_id
+        found = self._known[pixels] = Images(token, list(items), hashes, lengths)
+        return found

@@ -17,7 +17,7 @@ from trainer.errors import EngineError
 from trainer.ops.vllm_arguments import on_cpu, versions
 from trainer.ops.vllm_launch import as_guest
 from trainer.vllm_adapter import check_version
-from trainer.vllm_adapter.images import multimodal_prompt
+from trainer.vllm_adapter.images import Packer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,7 @@ class LocalEngine:
         self._engine.collective_rpc("cohort_ban", args=(list(banned),))
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
         self.max_length: int = self._engine.model_config.max_model_len
+        self._packer = Packer(self._engine.model_config.hf_config)
         self._version = 0
         self._adapter: Any = None
         """vLLM's LoRARequest of the current version."""
@@ -84,7 +85,7 @@ class LocalEngine:
         """Queues a request. Raises EngineError if vLLM refuses it."""
         prompt: Any = {"type": "token", "prompt_token_ids": tokens}
         if inputs:
-            prompt = multimodal_prompt(self._engine.model_config, tokens, inputs)
+            prompt = self._packer.images(inputs).prompt(tokens)
         try:
             self._engine.add_request(
                 key,

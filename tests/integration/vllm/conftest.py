@@ -88,6 +88,13 @@ class Pair:
         return self.context.renderer.render([{"role": "user", "content": "1+2+3="}]).tokens
 
 
+def image_question() -> list[dict[str, Any]]:
+    """The content of a message."""
+    image = Image.new("RGB", (84, 112), (122, 116, 104))
+    ImageDraw.Draw(image).rectangle((10, 20, 40, 60), fill=(220, 40, 40))
+    return [{"type": "image", "image": image}, {"type": "text", "text": "where is the circle ?"}]
+
+
 @asynccontextmanager
 async def pair_of(
     engine: Engine,
@@ -125,13 +132,10 @@ async def one_local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[P
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def one_seeing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """A server of a tiny Qwen2.5-VL, which takes adapters too; torchvision is not needed."""
-    image = Image.new("RGB", (84, 112), (122, 116, 104))
-    ImageDraw.Draw(image).rectangle((10, 20, 40, 60), fill=(220, 40, 40))
-    content = [{"type": "image", "image": image}, {"type": "text", "text": "where is the circle ?"}]
     folder = tmp_path_factory.mktemp("seeing")
     engine = VllmServer(workers=1, max_model_len=256, max_lora_rank=4)
     async with pair_of(
-        engine, folder, model=TinyVision(), policy=VisionLM(), content=content
+        engine, folder, model=TinyVision(), policy=VisionLM(), content=image_question()
     ) as pair:
         yield pair
 

@@ -12,12 +12,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import PrivateAttr
 
+from trainer.ahead import scoring_ahead
+from trainer.config import Scoring
 from trainer.engines.base import Request, Sampling
 from trainer.engines.vllm_server import VllmServer
 from trainer.errors import EngineError
 from trainer.loop import train
 from trainer.ops import claims
+from trainer.rewards.base import Reward, RewardContext
+from trainer.rollouts.single_turn import SingleTurn
+from trainer.scoring import Scorer
+from trainer.types import Group, Prompt, Score
 from trainer.yaml import load_recipe
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +65,45 @@ async def test_grpo_learns_through_a_server(served, tmp_path, monkeypatch):
     rewards = [r["reward/mean"] for r in reports if "reward/mean" in r]
     assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.1, rewards
     assert all(r["sync/probe_gap"] < 1e-5 for r in reports if "sync/probe_gap" in r)
+
+
+class Noted(Reward):
+    """Notes when which member was scored."""
+
+    pointwise = True
+    _when: dict[int, float] = PrivateAttr(default_factory=dict)
+
+    async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
+        self._when |= {rollout.member: time.monotonic() for rollout in group.rollouts}
+        return [Score(0.0) for _ in group.rollouts]
+
+
+async def test_answers_are_scored_while_others_of_their_group_are_written(served, monkeypatch):
+    sample, written = VllmServer.sample, {}
+
+    async def of_two_lengths(self, request):
+        member = request.order[1]
+        sampling = Sampling(max_tokens=200 if member == 3 else 1)
+        completion = await sample(self, replace(request, sampling=sampling))
+        written[member] = time.monotonic()
+        return completion
+
+    monkeypatch.setattr(VllmServer, "sample", of_two_lengths)
+    # without an end of turn the long one is long
+    monkeypatch.setattr(type(served.context.renderer), "stop_ids", ())
+    prompt = Prompt("p", ({"role": "user", "content": "1+2+3="},))
+    reward, arguments = Noted(), (served.engine, served.context.renderer, Sampling())
+    async with (
+        Scorer.open(reward, Scoring(workers=1), seed=0, total_steps=1) as scorer,
+        scoring_ahead(scorer, prompt, lambda: 1) as ahead,
+    ):
+        play = SingleTurn().play
+        group = await play(prompt, *arguments, group_size=4, seed=0, finished=ahead.finished)
+        await ahead.score(group)
+    *short, long = (len(rollout.completion) for rollout in group.rollouts)
+    assert short == [1, 1, 1]
+    assert long > 50
+    assert max(reward._when[member] for member in range(3)) < written[3] <= reward._when[3]
 
 
 async def test_killed_in_the_middle_of_replies(served):

@@ -58,6 +58,7 @@ class Hostile(PointwiseReward):
                 child = subprocess.Popen(["sleep", "1000"])
                 open(prompt.meta["file"], "w").write(str(child.pid))
                 time.sleep(1000)
+            case "touch": open(prompt.meta["file"], "w").close()
             case "weird": raise Weird
         return 1.0
 
@@ -70,6 +71,18 @@ class Weird(BaseException):
 class WrongLength(IsolatedReward):
     def grade_group(self, group, call):
         return [1.0]
+
+
+class Steps(IsolatedReward):
+    """The step, of rollouts that are graded one by one or all together."""
+
+    together: bool = False
+
+    def grade_group(self, group, call):
+        return [float(call.step)] * len(group.rollouts)
+
+    def alone(self, prompt):
+        return [] if self.together else [self]
 
 
 class Logs(IsolatedReward):

@@ -62,6 +62,7 @@ class Checklist(Judging):
     against lists of everything); the wording of the question is ours.
     """
 
+    pointwise = True
     answers = ("facts", "answer")
 
     rubric: str = RUBRIC

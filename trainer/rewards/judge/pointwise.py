@@ -32,6 +32,8 @@ class Pointwise(Judging):
     rubric, `tag: answer`, `verdict: {by: number, take: first, clamp: true}`.
     """
 
+    pointwise = True
+
     rubric: str = RUBRIC
     verdict: Reading = Reading()
 

@@ -20,6 +20,8 @@ class Cosine(CompositeReward):
     (arXiv:2504.07615).
     """
 
+    pointwise = True
+
     reward: Reward
     max_tokens: int = Field(1024, gt=0)
     threshold: float = 0.7

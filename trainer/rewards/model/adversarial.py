@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from trainer.learned import LearnedReward
 from trainer.losses.base import Loss
-from trainer.rewards.base import LearnedReward, RewardContext
+from trainer.rewards.base import RewardContext
 from trainer.types import Group, Prompt, Score, ScoreStatus
 
 if TYPE_CHECKING:

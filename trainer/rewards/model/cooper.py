@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from trainer.learned import LearnedReward
 from trainer.losses.base import Loss
 from trainer.plugin import load_object
-from trainer.rewards.base import LearnedReward, Reward, RewardContext, named_parts
+from trainer.rewards.base import Reward, RewardContext, named_parts
 from trainer.types import Group, Prompt, Rollout, Score
 
 if TYPE_CHECKING:

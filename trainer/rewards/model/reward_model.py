@@ -18,7 +18,7 @@ from trainer.ops.rubric import shown
 from trainer.policies.base import Policy
 from trainer.rewards.base import Reward, RewardContext
 from trainer.rollouts.base import path_inputs
-from trainer.types import Group, Rollout, Score, ScoreStatus, Status
+from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus, Status
 from trainer.value_model import Asked, ValueModel
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class RewardModel(Reward):
             if self.reads == "rollout":
                 refuse_other_tokens(judge.renderer, context.renderer)
             yield judge
+
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        return [self] if self.server is not None else []  # beside the policy: a group in one pass
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         if self._live is None:

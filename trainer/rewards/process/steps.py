@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr
 
 from trainer.ops.steps import Splitter, Step, cut_after
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, named_parts
-from trainer.types import Group, Rollout, Score
+from trainer.types import Group, Prompt, Rollout, Score
 
 if TYPE_CHECKING:
     from trainer.context import Context
@@ -48,6 +48,9 @@ class Steps(CompositeReward):
         self._renderer = context.renderer
         async with super().open(context):
             yield
+
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        return [] if self.outcome is None else self.outcome.alone(prompt)  # the others see steps
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         outcomes = [Score(0.0) for _ in group.rollouts]
