@@ -13,11 +13,12 @@ import itertools
 import pickle
 import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.config import MODELS, Scoring
 from trainer.engines.base import Request, Sampling
 from trainer.errors import CohortError, MissingService, RewardFaults
 from trainer.isolation import Pool, open_pool
@@ -29,9 +30,9 @@ from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus, Status
 from trainer.worker import Graded, Work
 
 if TYPE_CHECKING:
-    from trainer.config import Scoring
+    from PIL.Image import Image
+
     from trainer.engines.base import Engine
-    from trainer.ops.encoder import OpenEncoder
     from trainer.reference import ReferenceModel
     from trainer.renderer import Renderer
 
@@ -62,12 +63,12 @@ class Scorer:
         engine: Engine | None = None,
         renderer: Renderer | None = None,
         reference: ReferenceModel | None = None,
-        encoder: OpenEncoder | None = None,
+        models: Mapping[str, Any] | None = None,
     ):
         self.reward, self.config, self.pool = reward, config, pool
         self.seed, self.total_steps = seed, total_steps
         self.engine, self.renderer = engine, renderer
-        self.reference, self.encoder = reference, encoder
+        self.reference, self.models = reference, models or {}
         self._window: deque[Fault | None] = deque(maxlen=config.fault_window)
         self._metrics: dict[str, list[float]] = {}
 
@@ -85,10 +86,10 @@ class Scorer:
         reference: ReferenceModel | None = None,
         log: Path | None = None,
     ) -> AsyncIterator[Scorer]:
-        """Starts the workers if some reward needs them, and ends them; loads the encoder. `log`
-        takes what reward code prints; None: the standard error stream."""
+        """Starts the workers if some reward needs them, and ends them; loads the frozen models.
+        `log` takes what reward code prints; None: the standard error stream."""
         warm = any(isinstance(inside, IsolatedReward) for inside in flatten(reward))
-        encoder = None if config.encoder is None else await config.encoder.open()
+        models = {name: await getattr(config, name).open() for name in config.services}
         async with open_pool(config.workers, log, warm=warm) as pool:
             yield cls(
                 reward,
@@ -99,7 +100,7 @@ class Scorer:
                 engine=engine,
                 renderer=renderer,
                 reference=reference,
-                encoder=encoder,
+                models=models,
             )
 
     async def score_group(
@@ -298,13 +299,19 @@ class _Border:
             return await engine.logprobs(rows)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        if self._scorer.encoder is None:
-            raise MissingService(
-                "ctx.embed needs an encoder: set scoring.encoder, for instance "
-                "{path: sentence-transformers/all-MiniLM-L6-v2}"
-            )
+        encoder = self._model("encoder", "ctx.embed")
         with self.waiting():
-            return await self._scorer.encoder.embed(texts)
+            return await encoder.embed(texts)
+
+    async def embed_images(self, images: Sequence[Image]) -> list[list[float]]:
+        encoder = self._model("image_encoder", "ctx.embed_images")
+        with self.waiting():
+            return await encoder.embed(images)
+
+    async def lpips(self, images: Sequence[Image], right: Image) -> list[float]:
+        net = self._model("lpips", "ctx.lpips")
+        with self.waiting():
+            return await net.distances(images, right)
 
     async def continue_(self, tokens: list[int], inputs: dict[str, Any], **sampling: Any) -> str:
         engine = self._engine("ctx.continue_")
@@ -324,6 +331,13 @@ class _Border:
         with self.waiting():
             completion = await engine.sample(request)
         return self._scorer.renderer.decode(completion.tokens)
+
+    def _model(self, name: str, what: str) -> Any:
+        if name not in self._scorer.models:
+            raise MissingService(
+                f"{what} needs a model: set scoring.{name}, for instance {MODELS[name]}"
+            )
+        return self._scorer.models[name]
 
     def _engine(self, what: str) -> Engine:
         if self._scorer.engine is None:

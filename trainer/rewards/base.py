@@ -37,8 +37,8 @@ class Reward(Plugin):
     family: ClassVar[str] = "trainer.rewards"
     needs: ClassVar[frozenset[str]] = frozenset()
     """What must be there: data columns (`answer`, `meta.box`, or one of several:
-    `answer|meta.box`) and services (`engine`, `reference`, `encoder`, `images`). A property where
-    it depends on the fields."""
+    `answer|meta.box`) and services (`engine`, `reference`, `images`, and the models of `scoring`:
+    `encoder`, `image_encoder`, `lpips`). A property where it depends on the fields."""
 
     @classmethod
     def implied_type(cls, data: Mapping[str, Any]) -> str | None:
