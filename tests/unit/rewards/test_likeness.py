@@ -104,7 +104,11 @@ async def test_the_setting_is_named(score, make_replies, kind, named):
 
 @pytest.mark.parametrize(
     ("parts", "value"),
-    [({"ssim": 0.72, "embedding": 0.90}, 0.914), ({"ssim": 0.0, "embedding": 0.3}, 0.59)],
+    [
+        ({"ssim": 0.72, "embedding": 0.90}, 0.914),
+        ({"ssim": 0.0, "embedding": 0.3}, 0.59),
+        ({"ssim": 0.85, "embedding": 0.55}, 0.835),
+    ],
 )
 def test_the_cards_weights(make_reward, parts, value):
     reward = make_reward(
