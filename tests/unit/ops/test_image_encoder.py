@@ -124,8 +124,9 @@ async def test_a_model_without_pooler(dino, tmp_path):
 async def test_what_cannot_be_loaded(dino, tmp_path):
     from transformers import BertConfig, BertModel, Dinov2Config, Dinov2Model
 
-    with pytest.raises(ConfigError, match=r"scoring\.image_encoder\.path: cannot read"):
-        await vectors(tmp_path, [])
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ConfigError, match=r"scoring\.image_encoder\.path: cannot read"):
+            await vectors(path, [])
     Dinov2Model(Dinov2Config(**SMALL, image_size=28, patch_size=14)).save_pretrained(tmp_path / "a")
     BertModel(BertConfig(**SMALL, vocab_size=9)).save_pretrained(tmp_path / "b")
     for name in "ab":
