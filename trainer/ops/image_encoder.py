@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 class ImageEncoder(Frozen):
     """e(picture) = pooled features, divided by their length. DINOv2 (arXiv:2304.07193) and other
-    vision models that pool, CLIP and SigLIP by their image features."""
+    vision models that pool; CLIP and SigLIP by their image features."""
 
     path: str = Field(min_length=1)
     """Name on the Hub (`facebook/dinov2-base`, `openai/clip-vit-base-patch32`), or a folder."""
@@ -110,11 +110,11 @@ class OpenImageEncoder:
     def _pooled(self, seen: Any) -> Tensor:
         how = self.config.pooling
         found = seen.get("pooler_output" if how == "own" else "last_hidden_state")
-        if found is None or found.ndim != (2 if how == "own" else 3):
+        if found is None or (how != "own" and found.ndim != 3):
             raise ConfigError(
                 f"scoring.image_encoder.pooling: {how} does not fit {self.config.path!r}; take "
                 "another pooling, or a vision transformer such as facebook/dinov2-base"
             )
         if how == "own":
-            return found
+            return found.flatten(1)  # convolutional nets keep two sides of 1
         return found[:, 0] if how == "first" else found.mean(1)

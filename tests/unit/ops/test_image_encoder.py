@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -121,14 +122,34 @@ async def test_a_model_without_pooler(dino, tmp_path):
     assert len(await vectors(folder, pictures(), pooling="first")) == 3
 
 
-async def test_what_cannot_be_loaded(dino, tmp_path):
-    from transformers import BertConfig, BertModel, Dinov2Config, Dinov2Model
+async def test_a_convolutional_net(tmp_path):
+    from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
+
+    net = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1]))
+    folder = saved(tmp_path, net, ConvNextImageProcessorPil(size={"shortest_edge": 32}))
+    assert [len(vector) for vector in await vectors(folder, pictures())] == [12] * 3
+    with pytest.raises(ConfigError, match=r"scoring\.image_encoder\.pooling: mean does not fit"):
+        await vectors(folder, pictures(), pooling="mean")
+
+
+async def test_what_cannot_be_loaded(tmp_path):
+    from transformers import (
+        BertConfig,
+        BertModel,
+        Dinov2Config,
+        Dinov2Model,
+        DINOv3ViTConfig,
+        DINOv3ViTModel,
+    )
 
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(ConfigError, match=r"scoring\.image_encoder\.path: cannot read"):
             await vectors(path, [])
     Dinov2Model(Dinov2Config(**SMALL, image_size=28, patch_size=14)).save_pretrained(tmp_path / "a")
     BertModel(BertConfig(**SMALL, vocab_size=9)).save_pretrained(tmp_path / "b")
-    for name in "ab":
+    DINOv3ViTModel(DINOv3ViTConfig(**SMALL, intermediate_size=32)).save_pretrained(tmp_path / "c")
+    fast = {"image_processor_type": "DINOv3ViTImageProcessor", "size": {"height": 16, "width": 16}}
+    (tmp_path / "c" / "preprocessor_config.json").write_text(json.dumps(fast))
+    for name in "abc":
         with pytest.raises(ConfigError, match="no image processor that works without torchvision"):
             await vectors(tmp_path / name, [])
