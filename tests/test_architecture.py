@@ -16,7 +16,7 @@ FAMILIES = {base.parent.name for base in PACKAGE.glob("*/base.py")}
 LAYERS = {
     **dict.fromkeys(("types", "plugin", "errors"), 0),
     **dict.fromkeys(("context", "learning", "renderer", "vllm_adapter"), 2),
-    **dict.fromkeys(("judging", "learned", "sandboxed", "value_model"), 2),
+    **dict.fromkeys(("judging", "learned", "pictured", "sandboxed", "value_model"), 2),
     **dict.fromkeys(("claim", "config", "yaml"), 4),
     **dict.fromkeys(("arm", "cli", "__main__", "check", "show", "schema", "doctor"), 6),
 }

@@ -81,6 +81,25 @@ def test_a_claims_table_is_of_the_recipe_as_it_stands(table):
         assert f"\n- {arm}: `{shlex.join(words)}`\n" in text
 
 
+@pytest.mark.parametrize("scale", ["tiny", "full"])
+def test_the_supervised_baseline_is_supervised_at_every_scale(scale):
+    (sft,) = load_recipe("recipes/visual_rft_sft.yaml", scale=scale)
+    (rl,) = load_recipe("recipes/visual_rft_grounding.yaml", scale=scale)
+    chosen = (sft.rollouts.agent, sft.loss, sft.advantage, sft.reward, sft.evaluation.agent)
+    assert [one.name() for one in chosen] == ["replay", "nll", "identity", "none", "single_turn"]
+    assert (sft.rollouts.group_size, sft.modifiers, sft.needs) == (1, (), frozenset())
+    assert not sft.rollouts.agent.samples
+    assert sft.learner.lr > rl.learner.lr
+    same = ("model", "policy", "steps")
+    assert [getattr(sft, key) for key in same] == [getattr(rl, key) for key in same]
+    assert sft.evaluation.reward == rl.evaluation.reward
+    if scale == "full":
+        assert sft.prompts.source == rl.prompts.source
+        assert "think" not in sft.prompts.template.suffix
+    else:
+        assert sft.prompts == rl.prompts
+
+
 @pytest.mark.slow
 def test_the_tiny_text_run_learns(tmp_path):
     """At least 25 points of held-out accuracy, sampled, in 60 steps from a fixed seed."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from trainer.config import MODELS
 from trainer.engines.base import Request, Sampling
 from trainer.errors import MissingService
 from trainer.ops.lean import lean_prompt, lean_rollout
@@ -21,6 +22,8 @@ from trainer.types import Group, Prompt, Rollout, Score, ScoreStatus
 from trainer.worker import Graded, Work
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from trainer.ahead import Ahead
     from trainer.engines.base import Engine
     from trainer.rewards.base import IsolatedReward, Reward
@@ -143,13 +146,19 @@ class Border:
             return await engine.logprobs(rows)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        if self._scorer.encoder is None:
-            raise MissingService(
-                "ctx.embed needs an encoder: set scoring.encoder, for instance "
-                "{path: sentence-transformers/all-MiniLM-L6-v2}"
-            )
+        encoder = self._model("encoder", "ctx.embed")
         with self.waiting():
-            return await self._scorer.encoder.embed(texts)
+            return await encoder.embed(texts)
+
+    async def embed_images(self, images: Sequence[Image]) -> list[list[float]]:
+        encoder = self._model("image_encoder", "ctx.embed_images")
+        with self.waiting():
+            return await encoder.embed(images)
+
+    async def lpips(self, images: Sequence[Image], right: Image) -> list[float]:
+        net = self._model("lpips", "ctx.lpips")
+        with self.waiting():
+            return await net.distances(images, right)
 
     async def continue_(self, tokens: list[int], inputs: dict[str, Any], **sampling: Any) -> str:
         engine = self._engine("ctx.continue_")
@@ -169,6 +178,13 @@ class Border:
         with self.waiting():
             completion = await engine.sample(request)
         return self._scorer.renderer.decode(completion.tokens)
+
+    def _model(self, name: str, what: str) -> Any:
+        if name not in self._scorer.models:
+            raise MissingService(
+                f"{what} needs a model: set scoring.{name}, for instance {MODELS[name]}"
+            )
+        return self._scorer.models[name]
 
     def _engine(self, what: str) -> Engine:
         if self._scorer.engine is None:

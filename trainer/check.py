@@ -12,6 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from trainer.config import MODELS
 from trainer.errors import CohortError, MissingService
 from trainer.monitors.base import prompt_text
 from trainer.ops.panels import PHASES, duration
@@ -76,7 +77,7 @@ def check_recipe(recipe: Recipe) -> Check:
 def missing_needs(recipe: Recipe) -> list[str]:
     """One line for every column or service that the rewards need and the run does not have."""
     columns = recipe.prompts.columns()
-    services = (*SERVICES, *(("encoder",) if recipe.scoring.encoder is not None else ()))
+    services = (*SERVICES, *recipe.scoring.services)
     lines = []
     rewards = {"reward": recipe.reward, "evaluation.reward": recipe.evaluation.reward}
     for key, reward in rewards.items():
@@ -90,7 +91,8 @@ def missing_needs(recipe: Recipe) -> list[str]:
             kind, owner = ("column", recipe.prompts.name()) if column else ("service", "this run")
             has = ", ".join(sorted(columns if column else services)) or "none"
             wanted = " or ".join(map(repr, accepted))
-            lines.append(f"{key}: {reward.name()} needs the {kind} {wanted}; {owner} has: {has}")
+            line = f"{key}: {reward.name()} needs the {kind} {wanted}; {owner} has: {has}"
+            lines.append(f"{line}; set scoring.{need}: {MODELS[need]}" if need in MODELS else line)
     return lines
 
 

@@ -221,12 +221,14 @@ def _schema(arguments: argparse.Namespace) -> int:
 def _score(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from trainer.config import Scoring
     from trainer.rewards.base import Reward
     from trainer.score_file import score_file, score_table
     from trainer.yaml import load_plugin
 
     reward = load_plugin(Reward, arguments.reward, "--reward")
-    rows = asyncio.run(score_file(reward, arguments.rows, deadline=arguments.deadline))
+    scoring = load_plugin(Scoring, arguments.scoring, "--scoring")
+    rows = asyncio.run(score_file(reward, arguments.rows, scoring))
     Console().print(score_table(rows))
     if arguments.output:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -337,6 +339,10 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("rows", type=Path, help="jsonl: prompt or messages, completion, answer, ...")
     score.add_argument("--reward", required=True, help="YAML, for instance '{type: vision/iou}'")
     score.add_argument("--output", type=Path, help="write the scored rows here, as jsonl")
-    score.add_argument("--deadline", type=float, default=10.0, help="seconds per answer")
+    score.add_argument(
+        "--scoring",
+        default="{}",
+        help="YAML, as a recipe's `scoring`: '{deadline: 60, encoder: {path: ...}}'",
+    )
     add("doctor", _doctor, "what is installed, what is missing, what that disables")
     return parser

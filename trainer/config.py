@@ -16,6 +16,8 @@ from trainer.models.base import Model
 from trainer.modifiers.base import Modifier
 from trainer.monitors.base import Monitor
 from trainer.ops.encoder import Encoder
+from trainer.ops.image_encoder import ImageEncoder
+from trainer.ops.lpips import Lpips
 from trainer.plugin import Frozen
 from trainer.policies.base import Policy
 from trainer.prompts.base import Prompts
@@ -41,6 +43,14 @@ class Rollouts(Frozen):
     """Groups dropped in a row before the run stops with the histogram of reasons."""
 
 
+MODELS = {
+    "encoder": "{path: sentence-transformers/all-MiniLM-L6-v2}",
+    "image_encoder": "{path: facebook/dinov2-base}",
+    "lpips": "{weights: [alexnet-owt-7be5be79.pth, lpips/weights/v0.1/alex.pth]}",
+}
+"""Frozen models that rewards may share, fields of `scoring`, with an example of each."""
+
+
 class Scoring(Frozen):
     """The border around rewards."""
 
@@ -54,6 +64,16 @@ class Scoring(Frozen):
     fault_window: int = Field(256, gt=0)
     encoder: Encoder | None = None
     """Sentence encoder for rewards that compare meanings (`text/similarity`, `ctx.embed`)."""
+    image_encoder: ImageEncoder | None = None
+    """For rewards that compare pictures by their features (`vision/embedding`, `embedding_weight`
+    of `vision/svg` and `vision/chart_code`, `ctx.embed_images`)."""
+    lpips: Lpips | None = None
+    """For rewards that compare how pictures look (`vision/lpips`, `lpips_weight`, `ctx.lpips`)."""
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Names of the frozen models that are loaded, as rewards have them in `needs`."""
+        return tuple(name for name in MODELS if getattr(self, name) is not None)
 
 
 class Learner(Optimizer):

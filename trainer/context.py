@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import random
 
+    from PIL.Image import Image
+
     from trainer.learning import OpenTrainee
     from trainer.models.base import Model
     from trainer.policies.base import Policy
@@ -85,6 +87,16 @@ class RewardContext(Protocol):
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One unit vector per text, by the frozen encoder of `scoring.encoder`; for rewards that
         have `encoder` in `needs`."""
+        ...
+
+    async def embed_images(self, images: Sequence[Image]) -> list[list[float]]:
+        """One unit vector per picture, by the frozen encoder of `scoring.image_encoder`; for
+        rewards that have `image_encoder` in `needs`."""
+        ...
+
+    async def lpips(self, images: Sequence[Image], right: Image) -> list[float]:
+        """LPIPS distances of pictures to one, by the weights of `scoring.lpips`; for rewards that
+        have `lpips` in `needs`."""
         ...
 
     def waiting(self) -> AbstractContextManager[None]:

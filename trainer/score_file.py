@@ -36,7 +36,7 @@ class Recorded:
 
 
 async def score_file(
-    reward: Reward, path: Path, *, deadline: float = 10.0, workers: int = 2, seed: int = 0
+    reward: Reward, path: Path, scoring: Scoring | None = None, *, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Scores a JSON-lines file and returns one row per completion, in the order of the file:
     `{"line", "id", "completion", "reward", "parts", "status", "reason"}`, `reward` None where it
@@ -49,7 +49,7 @@ async def score_file(
     line and key.
     """
     groups = list(read_groups(path))
-    config = Scoring(deadline=deadline, workers=workers, fault_budget=1.0)
+    config = (scoring or Scoring()).model_copy(update={"fault_budget": 1.0})
     rows = []
     async with Scorer.open(reward, config, seed=seed, total_steps=1) as scorer:
         everything = await asyncio.gather(*(scorer.score_group(r.group, step=0) for r in groups))

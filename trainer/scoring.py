@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.border import Border
+from trainer.config import Scoring
 from trainer.errors import CohortError, RewardFaults
 from trainer.isolation import Pool, open_pool
 from trainer.ops.verdict import describe, failed, judged
@@ -25,9 +26,7 @@ from trainer.worker import Graded
 
 if TYPE_CHECKING:
     from trainer.ahead import Ahead
-    from trainer.config import Scoring
     from trainer.engines.base import Engine
-    from trainer.ops.encoder import OpenEncoder
     from trainer.reference import ReferenceModel
     from trainer.renderer import Renderer
 
@@ -56,12 +55,12 @@ class Scorer:
         engine: Engine | None = None,
         renderer: Renderer | None = None,
         reference: ReferenceModel | None = None,
-        encoder: OpenEncoder | None = None,
+        models: Mapping[str, Any] | None = None,
     ):
         self.reward, self.config, self.pool = reward, config, pool
         self.seed, self.total_steps = seed, total_steps
         self.engine, self.renderer = engine, renderer
-        self.reference, self.encoder = reference, encoder
+        self.reference, self.models = reference, models or {}
         self._window: deque[Fault | None] = deque(maxlen=config.fault_window)
         self._metrics: dict[str, list[float]] = {}
 
@@ -79,10 +78,10 @@ class Scorer:
         reference: ReferenceModel | None = None,
         log: Path | None = None,
     ) -> AsyncIterator[Scorer]:
-        """Starts the workers if some reward needs them, and ends them; loads the encoder. `log`
-        takes what reward code prints; None: the standard error stream."""
+        """Starts the workers if some reward needs them, and ends them; loads the frozen models.
+        `log` takes what reward code prints; None: the standard error stream."""
         warm = any(isinstance(inside, IsolatedReward) for inside in flatten(reward))
-        encoder = None if config.encoder is None else await config.encoder.open()
+        models = {name: await getattr(config, name).open() for name in config.services}
         async with open_pool(config.workers, log, warm=warm) as pool:
             yield cls(
                 reward,
@@ -93,7 +92,7 @@ class Scorer:
                 engine=engine,
                 renderer=renderer,
                 reference=reference,
-                encoder=encoder,
+                models=models,
             )
 
     async def score_group(

@@ -107,6 +107,9 @@ class Score:
     steps: dict[int, list[int]] = field(default_factory=dict)
     """Step ends by span index: places in `tokens` of the last token of each step, rising. The
     step's score is the token reward there, and may be 0."""
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+    """What grading in a worker hands to the rest of its reward in the trainer's process, such as
+    the PNG of a picture that it rendered. Never logged or kept."""
 
     @classmethod
     def fault(cls, status: ScoreStatus, reason: str) -> Score:

@@ -151,7 +151,7 @@ def _units(reward: IsolatedReward, blob: bytes) -> list[Group] | Failed:
 def _grade(reward: IsolatedReward, group: Group, call: Call, seed: int) -> Graded | Failed:
     random.seed(seed)
     try:
-        scores = judged(reward.grade_group(group, call), group.rollouts)
+        scores = judged(reward.grade_group(group, call), group.rollouts, artifacts=True)
         columns = {
             str(name): [_loggable(value) for value in values]
             for name, values in call.columns.items()

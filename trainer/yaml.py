@@ -23,7 +23,6 @@ from trainer.ops.yaml12 import Dumper, Section, parse
 from trainer.plugin import Plugin, find
 
 B = TypeVar("B", bound=BaseModel)
-P = TypeVar("P", bound=Plugin)
 
 DIRECTIVES = frozenset({"claim", "extends", "scale", "scales", "stages"})
 """Keys of a file that are not fields of a `Recipe`."""
@@ -95,8 +94,9 @@ def read_yaml(path: Path) -> Any:
     return parse(_read(path, ()), str(path))
 
 
-def load_plugin(base: type[P], text: str, source: str) -> P:
-    """A plug-in from YAML text: `text/exact`, `{type: vision/iou}`. Errors name `source`."""
+def load_plugin(base: type[B], text: str, source: str) -> B:
+    """A plug-in, or a section such as `scoring`, from YAML text: `text/exact`,
+    `{type: vision/iou}`, `{deadline: 60}`. Errors name `source`."""
     value = parse(text, source, lines=False)
     return _validated(base, source, Section({"type": value}) if isinstance(value, str) else value)
 

@@ -285,7 +285,13 @@ def test_the_reward_of_the_evaluation_is_checked_too(recipe):
 def test_services_of_rewards(recipe):
     (said,) = missing_needs(recipe("reward=text/similarity"))
     assert said.startswith("reward: text/similarity needs the service 'encoder'; this run has: ")
+    assert said.endswith("; set scoring.encoder: {path: sentence-transformers/all-MiniLM-L6-v2}")
     assert missing_needs(recipe("reward=text/similarity", "scoring.encoder={path: x}")) == []
+    drawn = "{type: vision/svg, embedding_weight: 1, lpips_weight: 1}"
+    said = [line for line in missing_needs(recipe(f"reward={drawn}")) if "service" in line]
+    assert ["image_encoder" in said[0], "lpips" in said[1], len(said)] == [True, True, 2]
+    given = "scoring={image_encoder: {path: x}, lpips: {weights: [y.pth]}}"
+    assert "service" not in "".join(missing_needs(recipe(f"reward={drawn}", given)))
     care = "{type: care, accuracy: text/exact, format: text/exact, model: reference}"
     assert missing_needs(recipe(f"reward={care}")) == []
     assert recipe(f"reward={care}").reference_scores

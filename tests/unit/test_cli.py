@@ -151,3 +151,16 @@ def test_score(tmp_path, capsys):
     assert [json.loads(line)["reward"] for line in scored.read_text().splitlines()] == [1.0, 0.0]
     assert cli.main(["score", "--reward", "{type: text/exct}", str(rows)]) == 2
     assert "did you mean 'text/exact'?" in capsys.readouterr().err
+
+
+def test_score_with_a_model_of_scoring(tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "1+1", "completion": "2", "answer": "2"}\n')
+    arguments = ["score", "--reward", "text/similarity", str(rows)]
+    assert cli.main(arguments) == 1
+    assert "set scoring.encoder" in capsys.readouterr().err
+    given = f"{{encoder: {{path: {tmp_path / 'none'}}}}}"
+    assert cli.main([*arguments, "--scoring", given]) == 2
+    assert "scoring.encoder.path: cannot read" in capsys.readouterr().err
+    assert cli.main([*arguments, "--scoring", "{encodr: 1}"]) == 2
+    assert "did you mean" in capsys.readouterr().err

@@ -50,8 +50,8 @@ class Encoder(Frozen):
     def _load(self) -> OpenEncoder:
         from transformers import AutoModel, AutoTokenizer
 
-        pooling = self.pooling if self.pooling != "auto" else self._saved_pooling()
         try:
+            pooling = self.pooling if self.pooling != "auto" else self._saved_pooling()
             options = {"revision": self.revision or "main"}
             tokenizer = AutoTokenizer.from_pretrained(self.path, **options)
             model = AutoModel.from_pretrained(self.path, **options)

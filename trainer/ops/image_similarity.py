@@ -13,9 +13,8 @@ _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def as_array(image: Image, size: tuple[int, int] | None = None) -> ndarray:
+def on_white(image: Image, size: tuple[int, int] | None = None) -> Image:
     """RGB over white, resized to (width, height) by bicubic stretching."""
-    import numpy as np
     from PIL import Image
 
     if "A" in image.getbands() or "transparency" in image.info:
@@ -24,7 +23,14 @@ def as_array(image: Image, size: tuple[int, int] | None = None) -> ndarray:
     image = image.convert("RGB")
     if size is not None and image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(image, dtype=np.float64) / 255
+    return image
+
+
+def as_array(image: Image, size: tuple[int, int] | None = None) -> ndarray:
+    """`on_white` in numbers."""
+    import numpy as np
+
+    return np.asarray(on_white(image, size), dtype=np.float64) / 255
 
 
 def ssim(x: Any, y: Any, *, windowed: bool = True) -> float:

@@ -43,11 +43,23 @@ def captions(row: Row) -> Row:
 
 def lisa(row: Row) -> Row:
     """LISA's reasoning grounding as Visual-RFT asks it: an instruction and the box of its first
-    polygon, in pixels. Columns instruction (or text), box or points, image."""
+    polygon, in pixels. Columns instruction (or text), box or points, image.
+
+    Where the size of the image is known, by columns width and height or because it is in memory,
+    `demonstration` is the answer for supervised fine-tuning, in thousandths of the image:
+    `<answer>(x1,y1),(x2,y2)</answer>`."""
     said = row.get("instruction") or row["text"]
     box = row.get("box")
     if box is None:
         xs, ys = zip(*row["points"], strict=True)
         box = [min(xs), min(ys), max(xs), max(ys)]
     question = f"Output the bounding box in the image corresponding to the instruction: {said}"
-    return {"question": question, "answer": [float(v) for v in box], "image": row["image"]}
+    made = {"question": question, "answer": [float(v) for v in box], "image": row["image"]}
+    size = (row["width"], row["height"]) if "width" in row else getattr(row["image"], "size", None)
+    if size is not None:
+        x1, y1, x2, y2 = (
+            min(1000, max(0, round(1000 * v / side)))
+            for v, side in zip(made["answer"], (*size, *size), strict=True)
+        )
+        made["demonstration"] = f"<answer>({x1},{y1}),({x2},{y2})</answer>"
+    return made

@@ -169,3 +169,12 @@ def text_of(content: object) -> str:
         return content
     parts = content if isinstance(content, list | tuple) else ()
     return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
+
+
+def tightened(text: str) -> str:
+    r"""Without the blanks around every `<`, `>` and `/`: `\s*([<>/])\s*` becomes `\1`."""
+    first, *rest = re.split("([<>/])", text)
+    if not rest:
+        return text
+    *middle, last = rest
+    return "".join([first.rstrip(), *(part.strip() for part in middle), last.lstrip()])

@@ -32,10 +32,11 @@ def failed(rollouts: Sequence[Rollout], status: ScoreStatus, reason: str) -> lis
     return [Score.fault(status, reason) for _ in rollouts]
 
 
-def judged(returned: Any, rollouts: Sequence[Rollout]) -> list[Score]:
+def judged(returned: Any, rollouts: Sequence[Rollout], *, artifacts: bool = False) -> list[Score]:
     """One checked score per rollout from whatever a reward returned; never raises.
 
     Not a list: every rollout is `RAISED`. Wrong length: every rollout is `WRONG_LENGTH`.
+    `artifacts`: keeps those of the scores, which end with the reward that made them.
     """
     to_list: Any = getattr(returned, "tolist", None)  # numpy and torch arrays
     if to_list is None and not isinstance(returned, list | tuple):
@@ -50,12 +51,15 @@ def judged(returned: Any, rollouts: Sequence[Rollout]) -> list[Score]:
     if size != len(rollouts):
         reason = f"returned {size} scores for {len(rollouts)} rollouts"
         return failed(rollouts, ScoreStatus.WRONG_LENGTH, reason)
-    return [_judge(item, rollout) for item, rollout in zip(items, rollouts, strict=True)]
+    return [_judge(item, rollout, artifacts) for item, rollout in zip(items, rollouts, strict=True)]
 
 
-def _judge(item: Any, rollout: Rollout) -> Score:
+def _judge(item: Any, rollout: Rollout, artifacts: bool) -> Score:
     try:
-        return _check(_plain(item), rollout)
+        score = _check(_plain(item), rollout)
+        if artifacts and isinstance(item, Score) and not score.status.is_fault:
+            score.artifacts = {str(name): _bytes(v, name) for name, v in item.artifacts.items()}
+        return score
     except Exception as error:  # the reward border: `__float__` and the like are user code
         return Score.fault(ScoreStatus.RAISED, describe(error))
 
@@ -82,6 +86,12 @@ def _plain(item: Any) -> Score:
     elif value is None:
         status = ScoreStatus.NOT_APPLICABLE
     return Score(value, spans, tokens, parts, status, reason, steps)
+
+
+def _bytes(value: Any, name: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"artifacts[{name!r}] is {type(value).__name__}, expected bytes")
 
 
 def _number(value: Any, where: str) -> float:

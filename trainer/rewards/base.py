@@ -32,8 +32,8 @@ class Reward(Plugin):
     family: ClassVar[str] = "trainer.rewards"
     needs: ClassVar[frozenset[str]] = frozenset()
     """What must be there: data columns (`answer`, `meta.box`, or one of several:
-    `answer|meta.box`) and services (`engine`, `reference`, `encoder`, `images`). A property where
-    it depends on the fields."""
+    `answer|meta.box`) and services (`engine`, `reference`, `images`, and the models of `scoring`:
+    `encoder`, `image_encoder`, `lpips`). A property where it depends on the fields."""
     pointwise: ClassVar[bool] = False
     """True: an answer's score needs that answer and its prompt alone, so it is made while others
     of the group are still being written. Of a reward that combines others: if theirs do."""

@@ -7,7 +7,7 @@ import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from trainer.errors import DataError, MissingService
 from trainer.ops.parsing import LONGEST, Unparsable, answer_field, unwrapped
@@ -43,22 +43,29 @@ class Listener(Reward):
     consistency."""
     tag: str = "think"
     question: str = QUESTION
-    """Added to the last message of the prompt, with `{reasoning}`."""
+    """Added to the last message of the prompt, with `{reasoning}` here or in `lead`."""
+    lead: str = ""
+    """What the listener's reply begins with before the choice, `<think>{reasoning}</think><answer>`
+    for one that answers so itself."""
     verdict: Pattern | None = VERDICT
     """What is cut out of the reasoning; None: nothing."""
 
     _renderer: Any = PrivateAttr(None)
 
-    @field_validator("question")
+    @field_validator("question", "lead")
     @classmethod
-    def _shows_the_reasoning(cls, value: str) -> str:
+    def _can_be_filled(cls, value: str) -> str:
         try:
-            shown = value.format(reasoning="\0")
+            value.format(reasoning="")
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(f"not a text with {{reasoning}} in it: {error!r}") from None
-        if "\0" not in shown:
-            raise ValueError("must have {reasoning} in it: that is all the listener hears")
         return value
+
+    @model_validator(mode="after")
+    def _hears_the_reasoning(self) -> Listener:
+        if "\0" not in (self.question + self.lead).format(reasoning="\0"):
+            raise ValueError("question or lead must have {reasoning} in it: it is what is judged")
+        return self
 
     @property
     def needs(self) -> frozenset[str]:
@@ -102,7 +109,8 @@ class Listener(Reward):
     def _asked(self, prompt: Prompt, reply: str) -> list[Row] | Score:
         """One row per choice, or the score of a reply that the listener is not asked about."""
         try:
-            more = self.question.format(reasoning=self.reasoning(reply))
+            told = self.reasoning(reply)
+            more, lead = self.question.format(reasoning=told), self.lead.format(reasoning=told)
             *before, last = prompt.messages
             content = last["content"]
             if isinstance(content, str):
@@ -110,9 +118,7 @@ class Listener(Reward):
             else:
                 content = [*content, {"type": "text", "text": more}]
             shown = self._renderer.render((*before, {**last, "content": content}), name=prompt.id)
+            heard = [*shown.tokens, *self._renderer.encode(lead)]
         except (Unparsable, DataError) as error:
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
-        return [
-            ([*shown.tokens, *self._renderer.encode(choice)], shown.inputs)
-            for choice in self.choices
-        ]
+        return [([*heard, *self._renderer.encode(choice)], shown.inputs) for choice in self.choices]

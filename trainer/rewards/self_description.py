@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
 from trainer.errors import DataError, MissingService
 from trainer.ops.parsing import LONGEST, tag_fields
-from trainer.ops.text import text_of, without_boxed
+from trainer.ops.text import text_of, tightened, without_boxed
 from trainer.rewards.base import CompositeReward, Reward, RewardContext, combined, unscored
 from trainer.types import Group, Prompt, Rollout, Score, Span
 
@@ -47,6 +48,9 @@ class SelfDescription(CompositeReward):
     require_tag: bool = True
     guard: bool = True
     r"""Remove `\boxed{}` from the description, and refuse one that holds the row's answer."""
+    tight: bool = False
+    """Delete the blanks around `<`, `>` and `/` before accuracy and format are graded, as the
+    paper's code does: `< think >` is then a tag, and mathematics reads `a/b` for `a / b`."""
     question: str = QUESTION
     """Of the second pass, with `{description}` and `{question}`."""
     max_tokens: int = Field(2048, gt=0)
@@ -71,7 +75,8 @@ class SelfDescription(CompositeReward):
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         if self._renderer is None:
             raise MissingService("self_description needs a model: it works in `cohort train`")
-        rows = await self.scored(group, ctx)
+        first = replace(group, rollouts=[*map(_tight, group.rollouts)]) if self.tight else group
+        rows = await self.scored(first, ctx)
         seen = [self.description(r.reply, group.prompt.answer) for r in group.rollouts]
         asked = {
             i: tokens
@@ -120,6 +125,11 @@ class SelfDescription(CompositeReward):
         weights = (self.accuracy_weight, self.format_weight, self.self_weight)
         values = (score.value or 0.0 for score in scores.values())
         return combined(sum(w * v for w, v in zip(weights, values, strict=True)), scores)
+
+
+def _tight(rollout: Rollout) -> Rollout:
+    spans = [replace(span, message=tightened(span.message)) for span in rollout.spans]
+    return replace(rollout, spans=spans)
 
 
 def _spaced(text: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from trainer.advantages.base import Advantage
 from trainer.advantages.mrn import Mrn
 
 ONE = [[0, 1, 1]]
@@ -42,6 +43,15 @@ def test_the_cards_numbers(make_batch):
     }
     for name, column in columns.items():
         assert by_row(Mrn(weights={name: 1})(batch)) == pytest.approx(column, abs=1e-4)
+
+
+def test_the_cards_weighted_sum_without_it(make_batch):
+    """What the sum of the same parts comes to: plain GRPO."""
+    total = sum(WEIGHTS[name] * torch.tensor(v) for name, v in PARTS.items())
+    found = Advantage.model_validate({"type": "grpo", "eps": 1e-4})(
+        make_batch(ONE * 4, total.tolist())
+    )
+    assert by_row(found) == pytest.approx([1.206517, -0.055950, 0.087512, -1.238079], abs=2e-6)
 
 
 def test_a_constant_part_counts_nothing_and_a_small_scale_stays_alive(make_batch):

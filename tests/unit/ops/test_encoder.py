@@ -131,5 +131,6 @@ async def test_what_we_cannot_compute_is_refused(folder, tmp_path, modules, pool
 
 
 async def test_no_such_model(tmp_path):
-    with pytest.raises(ConfigError, match=r"scoring\.encoder\.path: cannot read"):
-        await Encoder(path=str(tmp_path)).open()
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ConfigError, match=r"scoring\.encoder\.path: cannot read"):
+            await Encoder(path=str(path)).open()

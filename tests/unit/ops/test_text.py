@@ -16,6 +16,7 @@ from trainer.ops.text import (
     stated_answer,
     tag_content,
     text_of,
+    tightened,
     without_boxed,
 )
 
@@ -27,7 +28,7 @@ PIECES = st.lists(
     )
 ).map("".join)  # fmt: skip
 TEXT = st.text() | PIECES
-FINDERS = [choice_letter, last_boxed, last_integer, last_number, normalise, tag_content]
+FINDERS = [choice_letter, last_boxed, last_integer, last_number, normalise, tag_content, tightened]
 
 
 @given(TEXT)
@@ -166,3 +167,12 @@ def test_without_boxed():
 def test_a_text_without_a_box_stays(text):
     if last_boxed(text) is None:
         assert without_boxed(text) == text
+
+
+@given(st.text(alphabet="a <>/\t\n\u00a0\x1c", max_size=30))
+def test_blanks_around_tags_go(text):
+    assert tightened(text) == re.sub(r"\s*([<>/])\s*", r"\1", text)
+
+
+def test_it_changes_mathematics_too():
+    assert tightened(" < think > 1 / 2 < 3 </ think >\n") == "<think>1/2<3</think>"

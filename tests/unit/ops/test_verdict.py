@@ -45,6 +45,16 @@ def test_what_is_no_score(item, status, reason):
     assert bad.reason.startswith(reason)
 
 
+def test_artifacts_end_with_the_reward_that_made_them():
+    drawn, odd = Score(1.0, artifacts={"png": b"x"}), Score(1.0, artifacts={"png": "x"})
+    assert judged([drawn], [Rollout()])[0].artifacts == {}
+    good, bad = judged([drawn, odd], [Rollout(), Rollout()], artifacts=True)
+    assert good.artifacts == {"png": b"x"}
+    assert (bad.value, bad.reason) == (None, "TypeError: artifacts['png'] is str, expected bytes")
+    lost = Score(status=ScoreStatus.TIMEOUT, artifacts={"png": b"x"})
+    assert judged([lost], [Rollout()], artifacts=True)[0].artifacts == {}
+
+
 def test_a_generator_or_a_dict_is_no_list():
     for returned in ((x for x in [1.0]), {"a": 1.0}, 1.0, "1"):
         (score,) = judged(returned, [Rollout()])

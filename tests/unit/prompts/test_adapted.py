@@ -7,7 +7,10 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from trainer.errors import DataError
+from trainer.ops.rows import lisa
 from trainer.prompts.base import Prompts
+from trainer.types import Rollout, Span
+from trainer.yaml import load_recipe
 
 
 @pytest.fixture
@@ -56,6 +59,19 @@ def test_refcoco_captions_and_lisa(source):
     prompt = only(make(source(wish), "lisa"))
     assert prompt.answer == [3, 1, 9, 8]
     assert prompt.messages[-1]["content"][1]["text"].endswith("instruction: what to sit on")
+
+
+def test_lisas_demonstration_is_the_answer_in_thousandths(source):
+    """The reward of the recipe finds the row's own box in it."""
+    wish = {"instruction": "the seat", "box": [3, 1, 9, 16], "image": "a.png"}
+    assert "demonstration" not in only(make(source(wish), "lisa")).meta
+    prompt = only(make(source(wish | {"width": 30, "height": 20}), "lisa"))
+    assert prompt.meta["demonstration"] == "<answer>(100,50),(300,800)</answer>"
+    (recipe,) = load_recipe("recipes/visual_rft_grounding.yaml", scale="full")
+    told = Rollout([Span(None, "assistant", "policy", prompt.meta["demonstration"], *[[]] * 4)])
+    assert recipe.evaluation.reward.grade(told, prompt) == pytest.approx(1.0)
+    held = lisa({"text": "x", "box": [-1, 0, 31, 20], "image": Image.new("RGB", (30, 20))})
+    assert held["demonstration"] == "<answer>(0,0),(1000,1000)</answer>"
 
 
 def test_it_names_the_row_it_cannot_read(source):

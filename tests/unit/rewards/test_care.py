@@ -77,6 +77,8 @@ async def test_the_cards_numbers():
     assert likely == pytest.approx([0.95, 0.904837, 0.740818, None], abs=1e-6)
     assert [s.parts["bonus"] for s in scores] == [0.5, 0.5, 0.0, 0.0]
     assert served.rows == [f"1+1={REPLY}"] * 3  # wrong ones cost no forward pass
+    free, _ = await graded(accuracy, form, [-0.02, -0.10, -0.30], [REPLY] * 4, cap=1.0)
+    assert free[0].parts["likelihood"] == pytest.approx(0.980199, abs=1e-6)
 
 
 async def test_edges():

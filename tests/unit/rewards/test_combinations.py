@@ -163,13 +163,14 @@ async def test_trust_by_the_paper(at):
 
 async def test_trust_by_the_code(at):
     spec = trust((1.0, 1.0, 0.0, 0.0), SCORES, **RELEASED)
-    assert values(await at(spec, 4, step=600)) == pytest.approx(
-        [1.114148, 1.142684, 0, 0], abs=1e-6
-    )
+    scores = await at(spec, 4, step=600)
+    assert values(scores) == pytest.approx([1.114148, 1.142684, 0, 0], abs=1e-6)
+    faded = 0.3 * math.exp(-600 / 12000)
+    assert scores[0].parts["trust"] * faded == pytest.approx(0.285369, abs=1e-6)
     graded = trust((0.8, 0.6, 0.3, 0.25), SCORES, **RELEASED)
-    assert values(await at(graded, 4, step=600)) == pytest.approx(
-        [0.876515, 0.695644, 0.472160, 0.403031], abs=1e-6
-    )
+    scores = await at(graded, 4, step=600)
+    assert values(scores) == pytest.approx([0.876515, 0.695644, 0.472160, 0.403031], abs=1e-6)
+    assert scores[0].parts["trust"] * faded == pytest.approx(0.191288, abs=1e-6)
 
 
 async def test_a_settled_group_asks_nobody(at):

@@ -28,6 +28,13 @@ def test_the_cards_numbers(grade):
     assert score.value == pytest.approx(1.090774, abs=1e-6)
 
 
+@pytest.mark.parametrize(("given", "gold", "iou"), [(0, 0, 0.822323), (3, 2, 0.0), (1, 1, 0.75)])
+def test_the_cards_pairs(grade, given, gold, iou):
+    """The second overlaps by 0.32, which is not above 0.5."""
+    (score,) = grade(SPEC, [reply([GIVEN[given]])], answer=[GOLD[gold]])
+    assert score.parts["iou"] == pytest.approx(iou, abs=1e-6)
+
+
 async def test_with_the_format_term(score, make_replies):
     terms = {"detection": {"reward": SPEC}, "format": {"reward": "text/format"}}
     gold = f"<answer>{reply([(box, 1) for box in GOLD])[23:-9]}</answer>"

@@ -62,6 +62,20 @@ def test_vlm_r1_average_precision_and_its_guard(values):
     assert values(odlength, ["<answer>None</answer>"], answer="None") == [1.0]
 
 
+def test_vlm_r1_by_class_and_threshold(values):
+    """Cats alone: 0.7525 up to 0.90 and 0.1262 at 0.95; no dog is found."""
+    spec = {"type": "vision/detection_set", "measure": "map", "labels": True}
+    for label, thresholds, value in [
+        ("cat", [0.5 + 0.05 * i for i in range(9)], 0.7525),
+        ("cat", [0.95], 0.1262),
+        ("dog", [0.5], 0.0),
+    ]:
+        gold = [item for item in CATS if item[0] == label]
+        reply = f"<answer>{labelled([item for item in SEEN if item[0] == label])}</answer>"
+        found = values(spec | {"thresholds": thresholds}, [reply], answer=gold)
+        assert found == [pytest.approx(value, abs=1e-4)]
+
+
 def test_labels_and_invalid_items(values):
     spec = {"type": "vision/detection_set", "labels": True}
     right = [["Cat", GOLD[0]], ["dog", GOLD[2]]]

@@ -58,6 +58,13 @@ async def test_the_cards_numbers(make_replies, logits, heard, accurate, whole):
     assert served.model == "reference"
 
 
+async def test_a_listener_that_goes_on_from_the_thought(make_replies):
+    lead = "<think>{reasoning}</think><answer>"
+    ((only,), served) = await graded(make_replies, [REPLY], 2.1, 0.4, question=";", lead=lead)
+    assert served.rows == ["1+1;<think>so</think><answer>" + choice for choice in "12"]
+    assert only.value == pytest.approx(0.845535, abs=1e-6)
+
+
 async def test_the_gold_choice_counts_and_not_the_replys_own(make_replies):
     ((only,), _) = await graded(make_replies, [REPLY], 2.1, 0.4, answer="2")
     assert only.value == pytest.approx(1 - 0.845535, abs=1e-6)
@@ -116,3 +123,5 @@ async def test_it_needs_a_model_and_a_reference(make_replies):
 def test_a_question_without_the_reasoning_is_refused(question):
     with pytest.raises(ValueError, match="reasoning"):
         Listener(question=question)
+    with pytest.raises(ValueError, match="reasoning"):
+        Listener(question="", lead=question)

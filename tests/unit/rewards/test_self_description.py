@@ -97,6 +97,21 @@ async def test_without_the_tag_as_in_the_code(make_replies):
     assert scores[0].value == pytest.approx(1.9)
 
 
+async def test_blanks_around_tags(make_replies):
+    """The card's step before grading: it makes tags whole, and touches what the second pass reads
+    no more than what it answers."""
+    loose = "<description>cat, dog, bus</ description > <think>1 / 2</think>\\boxed{3}"
+    for reply, tight, parts in [
+        (loose, False, {"accuracy": 1, "format": 0, "self": 0}),
+        (loose, True, {"accuracy": 1, "format": 1, "self": 0}),
+        (GOOD.replace("><", "> <") + "\\boxed{3}", True, {"accuracy": 1, "format": 1, "self": 1}),
+    ]:
+        ((only,), _) = await graded([reply], make_replies, tight=tight)
+        assert only.parts == parts
+    (_, asked) = await graded(["<description>a / b</description>"], make_replies, tight=True)
+    assert "a / b" in asked[0]
+
+
 async def test_a_description_without_tokens_is_not_asked(make_replies):
     odd = "<description>cat, dog, bus, unheard-of</description><think>t</think>\\boxed{3}"
     scores, asked = await graded([GOOD + "\\boxed{3}", odd], make_replies)

@@ -120,5 +120,5 @@ def test_a_row_with_an_svg(grade):
 
 
 def test_weights(make_reward):
-    with pytest.raises(ValueError, match="both 0"):
+    with pytest.raises(ValueError, match="all 0"):
         make_reward({"type": "vision/svg", "ssim_weight": 0})

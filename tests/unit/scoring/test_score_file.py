@@ -7,6 +7,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from trainer.config import Scoring
 from trainer.errors import DataError
 from trainer.rewards.base import Reward
 from trainer.score_file import read_groups, score_file, score_table, summarize_scores
@@ -25,7 +26,7 @@ def write(tmp_path):
 
 async def score(spec, path):
     reward = TypeAdapter(Reward).validate_python(spec)
-    return await score_file(reward, path, deadline=5, workers=1)
+    return await score_file(reward, path, Scoring(deadline=5, workers=1))
 
 
 async def test_rows_summary_and_table(write):

@@ -14,21 +14,22 @@ from trainer.ops.code_blocks import program
 from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import last_image
 from trainer.ops.sandbox import Outcome, Sandbox
+from trainer.pictured import ONE_COLOUR, Drawing
 from trainer.rewards.base import Verdict
-from trainer.sandboxed import SandboxedReward
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
 FENCES = ("python", "py", "python3")
 
 
-class ChartCode(SandboxedReward):
-    """b + (1 - b) (w_a S_attr + w_v S_vis) / (w_a + w_v), b = `rendered`.
+class ChartCode(Drawing):
+    """b + (1 - b) sum_k w_k s_k / sum_k w_k, b = `rendered`, of S_attr, S_vis and the likenesses by
+    frozen models: embedding, max(0, cosine), and lpips, 1 - min(LPIPS, 1).
 
     S_attr: mean Jaccard index of texts, values, layout and colours of the two matplotlib figures.
     S_vis: max(0, SSIM) of the pictures, stretched to the size of the right one. Code that fails,
     or draws nothing or one colour: 0. No code: 0, `unparsable`. The right chart is drawn by the
     row's code (column `code`, or `answer`) in a sandbox of its own; a row with a picture only, the
-    prompt's last, has S_vis alone. The reply's code says itself which attributes its figure has:
+    prompt's last, has no attributes. The reply's code says itself which attributes its figure has:
     it could claim others, but does not know which. Parts: `attributes`, `ssim`, each index.
 
     After ChartMaster's ChartSimRL, of which only summaries were read: it compares feature maps of a
@@ -37,7 +38,6 @@ class ChartCode(SandboxedReward):
     """
 
     runs = 2  # the right chart too, for the first rollout of a row
-    remembered = 16
 
     column: str = "code"
     """Column with the right code; empty there: `answer`."""
@@ -59,12 +59,18 @@ class ChartCode(SandboxedReward):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({f"meta.{self.column}|answer|images"})
+        return frozenset({f"meta.{self.column}|answer|images"}) | self.models
+
+    @property
+    def weights(self) -> dict[str, float]:
+        own = {"attributes": self.attribute_weight, "ssim": self.visual_weight}
+        return super().weights | own
 
     @model_validator(mode="after")
     def _weighted(self) -> ChartCode:
-        if self.attribute_weight + self.visual_weight == 0:
-            raise ValueError("attribute_weight and visual_weight are both 0; raise one of them")
+        if not any(self.weights.values()):
+            names = "attribute_weight, visual_weight, embedding_weight and lpips_weight"
+            raise ValueError(f"{names} are all 0; raise one of them")
         return self
 
     def warm(self) -> None:
@@ -93,24 +99,21 @@ class ChartCode(SandboxedReward):
         target = alike.as_array(right.image)
         picture = alike.as_array(given.image, right.image.size)
         if alike.is_blank(picture):
-            return Score(0.0, reason="the picture is of one colour")
+            return Score(0.0, reason=ONE_COLOUR)
         parts: dict[str, float | None] = {
             "ssim": alike.ssim_of(picture, target, against_white=self.against_white)
         }
-        weights = {"ssim": self.visual_weight}
         if right.layout or right.texts:
             indices = shared(given, right, self.value_tolerance)
             parts |= indices | {"attributes": sum(indices.values()) / len(indices)}
-            weights["attributes"] = self.attribute_weight
-        total = sum(weights.values())
-        if not total:
-            raise ValueError("visual_weight is 0, and the row has a picture only")
-        similar = sum(weight * (parts[name] or 0.0) for name, weight in weights.items()) / total
-        return Score(self.rendered + (1 - self.rendered) * similar, parts=parts)
+        return self.compared(parts, given.image, right.image if self._coded(prompt) else None)
+
+    def _coded(self, prompt: Prompt) -> Any:
+        code = prompt.meta.get(self.column)
+        return prompt.answer if code is None else code
 
     def _expected(self, prompt: Prompt) -> Drawn | None:
-        code = prompt.meta.get(self.column)
-        code = prompt.answer if code is None else code
+        code = self._coded(prompt)
         if code is None:
             image = last_image(prompt.messages)
             return None if image is None else Drawn(image)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from trainer.ops import image_similarity as alike
-from trainer.ops.rubric import last_image
+from trainer.pictured import picture_of, right_picture
 from trainer.rewards.base import PointwiseReward, Verdict
-from trainer.types import Prompt, Rollout, Score, ScoreStatus
+from trainer.types import Prompt, Rollout, Score
 
 
 class Ssim(PointwiseReward):
@@ -31,16 +31,11 @@ class Ssim(PointwiseReward):
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         import numpy as np
 
-        image = rollout.artifacts.get(self.artifact)
-        if image is None:
-            reason = f"nothing was rendered (no artifact {self.artifact!r})"
-            return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=reason)
-        target = last_image(prompt.messages)
-        if target is None:
-            raise ValueError("the prompt has no image to compare with")
+        target = right_picture(prompt)
+        image = picture_of(rollout, self.artifact, blank=self.blank)
+        if isinstance(image, Score):
+            return image
         right, given = alike.as_array(target), alike.as_array(image, target.size)
-        if not self.blank and alike.is_blank(given):
-            return Score(0.0, reason="the picture is of one colour")
         value = self._value(given, right)
         if self.against_white:
             white = self._value(np.ones_like(right), right)

@@ -16,14 +16,15 @@ from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import last_image
 from trainer.ops.sandbox import Cell, Sandbox
 from trainer.ops.svg import brevity, colours, forbidden, set_f1, svg_in
+from trainer.pictured import ONE_COLOUR, Drawing
 from trainer.rewards.base import Verdict
-from trainer.sandboxed import SandboxedReward
 from trainer.types import Prompt, Rollout, Score, ScoreStatus
 
 
-class Svg(SandboxedReward):
+class Svg(Drawing):
     """b + (1 - b) sum_k w_k s_k / sum_k w_k, b = `rendered`, of ssim: max(0, SSIM) of the pictures;
-    colour: F1 of the sets of hexadecimal colours; length: max(0, 1 - characters / longest).
+    embedding: max(0, cosine) of their features; lpips: 1 - min(LPIPS, 1); colour: F1 of the sets of
+    hexadecimal colours; length: max(0, 1 - characters / longest).
 
     The right picture is the column `svg`, rendered, or the prompt's last image, which has no
     colours to compare: that weight is then left out. An SVG with a forbidden element, an entity or
@@ -35,7 +36,6 @@ class Svg(SandboxedReward):
     """
 
     runs = 2  # the right picture too, for the first rollout of a row
-    remembered = 16
 
     column: str = "svg"
     rendered: float = Field(0.5, ge=0, lt=1)
@@ -57,12 +57,19 @@ class Svg(SandboxedReward):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({f"meta.{self.column}|images"})
+        return frozenset({f"meta.{self.column}|images"}) | self.models
+
+    @property
+    def weights(self) -> dict[str, float]:
+        own = {"ssim": self.ssim_weight, "length": self.length_weight, "colour": self.colour_weight}
+        return super().weights | own
 
     @model_validator(mode="after")
     def _weighted(self) -> Svg:
-        if self.ssim_weight + self.length_weight == 0:
-            raise ValueError("ssim_weight and length_weight are both 0; raise one of them")
+        if not any(weight for name, weight in self.weights.items() if name != "colour"):
+            raise ValueError(
+                "ssim_weight, embedding_weight, lpips_weight and length_weight are all 0; raise one"
+            )
         return self
 
     def proven(self) -> Cell:
@@ -91,17 +98,14 @@ class Svg(SandboxedReward):
             return Score(0.0, reason=picture)
         given, right = alike.as_array(picture, target.size), alike.as_array(target)
         if alike.is_blank(given):
-            return Score(0.0, reason="the picture is of one colour")
-        parts = {
+            return Score(0.0, reason=ONE_COLOUR)
+        parts: dict[str, float | None] = {
             "ssim": alike.ssim_of(given, right, against_white=self.against_white),
             "length": brevity(svg, self.longest),
         }
-        weights = {"ssim": self.ssim_weight, "length": self.length_weight}
         if gold is not None:
             parts["colour"] = set_f1(colours(svg), colours(str(gold)))
-            weights["colour"] = self.colour_weight
-        similar = sum(w * parts[name] for name, w in weights.items()) / sum(weights.values())
-        return Score(self.rendered + (1 - self.rendered) * similar, parts=dict(parts))
+        return self.compared(parts, picture, None if gold is None else target)
 
     def _right(self, svg: str) -> Any:
         target = self._render(svg, None)
