@@ -277,5 +277,5 @@ def test_rows_of_charts(grade, make_reward):
     assert grade("vision/chart_code", [py(CHART)])[0].status is ScoreStatus.NOT_APPLICABLE
     with pytest.raises(ValueError, match="own code draws no chart"):
         grade("vision/chart_code", [py(CHART)], answer="1 / 0")
-    with pytest.raises(ValueError, match="visual_weight are both 0"):
+    with pytest.raises(ValueError, match="lpips_weight are all 0"):
         make_reward({"type": "vision/chart_code", "attribute_weight": 0, "visual_weight": 0})
