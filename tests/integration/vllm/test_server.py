@@ -16,6 +16,7 @@ from pydantic import PrivateAttr
 
 from trainer.ahead import scoring_ahead
 from trainer.config import Scoring
+from trainer.engines import vllm_server
 from trainer.engines.base import Request, Sampling
 from trainer.engines.vllm_server import VllmServer
 from trainer.errors import EngineError
@@ -71,7 +72,7 @@ class Noted(Reward):
     """Notes when which member was scored."""
 
     pointwise = True
-    _when: dict[int, float] = PrivateAttr(default_factory=dict)
+    _when: dict[int | None, float] = PrivateAttr(default_factory=dict)
 
     async def score(self, group: Group, ctx: RewardContext) -> list[Score]:
         self._when |= {rollout.member: time.monotonic() for rollout in group.rollouts}
@@ -89,8 +90,12 @@ async def test_answers_are_scored_while_others_of_their_group_are_written(served
         return completion
 
     monkeypatch.setattr(VllmServer, "sample", of_two_lengths)
-    # without an end of turn the long one is long
-    monkeypatch.setattr(type(served.context.renderer), "stop_ids", ())
+    arguments_of = vllm_server.sampling_arguments
+    monkeypatch.setattr(
+        vllm_server,
+        "sampling_arguments",
+        lambda *given, **more: arguments_of(*given, **more) | {"stop_token_ids": []},
+    )
     prompt = Prompt("p", ({"role": "user", "content": "1+2+3="},))
     reward, arguments = Noted(), (served.engine, served.context.renderer, Sampling())
     async with (
@@ -102,7 +107,7 @@ async def test_answers_are_scored_while_others_of_their_group_are_written(served
         await ahead.score(group)
     *short, long = (len(rollout.completion) for rollout in group.rollouts)
     assert short == [1, 1, 1]
-    assert long > 50
+    assert long == 200
     assert max(reward._when[member] for member in range(3)) < written[3] <= reward._when[3]
 
 
