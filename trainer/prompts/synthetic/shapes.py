@@ -21,6 +21,7 @@ Form = Literal["answer", "bare", "think"]
 _GRID, _UNIT = 14, 6
 _SIZE = _GRID * _UNIT
 _HIGHEST_BAR = 12
+_ACROSS = _GRID - 2  # room for bars
 
 
 class Shapes(Generated):
@@ -47,6 +48,9 @@ class Shapes(Generated):
     `describe`, 1 to 4 else."""
     side: tuple[int, int] = (4, 7)
     """Least and largest side of a shape, in grid units; `count` uses at most 4."""
+    bar_width: tuple[int, int] | None = None
+    """Least and most grid units of each bar, which then stand anywhere from left to right; None:
+    all are as wide as fits. There are then only 72 charts of one bar, 9 of them held out."""
     noise: float = Field(0.0, ge=0)
     """Standard deviation of noise on each pixel, of 255."""
     teacher_error: float = Field(0.5, ge=0, le=1)
@@ -70,6 +74,10 @@ class Shapes(Generated):
             raise ValueError(f"side: must be 2 <= low <= high <= {_GRID}")
         if self.shapes and (high - 1) * (self.side[0] + 1) ** 2 * 2 > _GRID**2:
             raise ValueError(f"side: {high} shapes of side {self.side[0]} do not fit; lower it")
+        if self.bar_width and not 1 <= self.bar_width[0] <= self.bar_width[1] <= _ACROSS:
+            raise ValueError(f"bar_width: must be 1 <= low <= high <= {_ACROSS}")
+        if self.bar_width and high * (self.bar_width[1] + 1) - 1 > _ACROSS:
+            raise ValueError(f"bar_width: {high} of {self.bar_width[1]} do not fit; lower it")
         return self
 
     def make(self, rng: random.Random) -> Row:
@@ -156,15 +164,26 @@ class Shapes(Generated):
 
     def _chart(self, rng: random.Random) -> Row:
         number = rng.randint(*(self.shapes or (1, 4)))
-        width = (_GRID - 2) // number - 1 if number > 1 else 4
+        spans = self._spans(number, rng)
         items = []
-        for i, color in enumerate(rng.sample(list(COLORS), number)):
-            left, height = 1 + i * (width + 1), rng.randint(1, _HIGHEST_BAR)
-            box = [left, _GRID - 1 - height, left + width, _GRID - 1]
+        for (left, right), color in zip(spans, rng.sample(list(COLORS), number), strict=True):
+            height = rng.randint(1, _HIGHEST_BAR)
+            box = [left, _GRID - 1 - height, right, _GRID - 1]
             items.append({"shape": "bar", "color": color, "box": box, "height": height})
         target = rng.choice(items)
         question = f"how high is the {target['color']} bar ?"
         return _row("chart", items, {"question": question, "answer": str(target["height"])})
+
+    def _spans(self, number: int, rng: random.Random) -> list[tuple[int, int]]:
+        """Left and right side of each bar; no two touch."""
+        if self.bar_width is None:
+            width = _ACROSS // number - 1 if number > 1 else 4
+            return [(left, left + width) for left in range(1, 1 + number * (width + 1), width + 1)]
+        widths = [rng.randint(*self.bar_width) for _ in range(number)]
+        spare = _ACROSS - sum(widths) - (number - 1)
+        moved = sorted(rng.randint(0, spare) for _ in range(number))
+        lefts = [1 + i + sum(widths[:i]) + moved[i] for i in range(number)]
+        return [(left, left + width) for left, width in zip(lefts, widths, strict=True)]
 
     def _noisy(self, image: Image, row: Row) -> Image:
         import numpy as np

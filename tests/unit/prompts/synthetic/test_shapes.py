@@ -58,6 +58,36 @@ def test_chart_asks_for_the_height_of_a_bar(build):
         assert coloured(prompt)[6 * y1 : 6 * y2, 6 * x1 : 6 * x2].all()
 
 
+def test_bars_of_a_given_width_stand_anywhere_and_do_not_touch(build):
+    lefts = set()
+    for prompt in draw(build, 200, question="chart", shapes=[1, 3], bar_width=[2, 3]):
+        free = 1
+        for item in prompt.meta["items"]:
+            left, top, right, bottom = item["box"]
+            assert left >= free
+            assert right - left in (2, 3)
+            assert bottom - top == item["height"]
+            free = right + 1
+        assert right <= 13
+        lefts.add(prompt.meta["items"][0]["box"][0])
+    assert lefts == set(range(1, 12))
+
+
+@pytest.mark.parametrize(("width", "charts"), [(None, 72), ([2, 6], 45 * 72)])
+def test_how_many_charts_of_one_bar_there_are(build, width, charts):
+    source = build(
+        {
+            "type": "synthetic/shapes",
+            "question": "chart",
+            "shapes": [1, 1],
+            "bar_width": width,
+            "holdout": 30 * charts // 8,
+        }
+    )
+    held = {repr(prompt.meta["items"]) for prompt in source.heldout()}
+    assert 0.9 < len(held) / (charts / 8) < 1.1
+
+
 def test_kinds_are_mixed_evenly(build):
     counts = Counter(p.task for p in draw(build, 200, question=["where", "color"]))
     assert 70 < counts["where"] < 130
@@ -168,6 +198,9 @@ def test_the_tiny_model_knows_every_word(build):
         ({"shapes": [2, 9]}, "low <= high <= 6"),
         ({"side": [1, 3]}, "2 <= low"),
         ({"shapes": [5, 5], "side": [6, 7]}, "do not fit"),
+        ({"bar_width": [0, 3]}, "1 <= low <= high <= 12"),
+        ({"bar_width": [2, 6], "shapes": [1, 2]}, "2 of 6 do not fit"),
+        ({"bar_width": [2, 3], "question": "chart"}, "4 of 3 do not fit"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(build, fields, message):
