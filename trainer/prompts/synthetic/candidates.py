@@ -37,7 +37,7 @@ _SYMBOLS = (*string.ascii_letters, *string.punctuation, *string.digits, " ")
 _TAGS = ("<think>", "</think>", "<answer>")
 _RIGHT = {"right": 5, "dressed": 4}
 _WRONG = {
-    **{"near": 5, "slip": 4, "other": 3, "dressed_wrong": 6, "hedged": 3, "trick": 3, "noise": 2},
+    **{"near": 7, "slip": 4, "other": 3, "dressed_wrong": 7, "hedged": 3, "trick": 2, "noise": 2},
     "empty": 1,
 }
 
@@ -46,12 +46,13 @@ class Candidates(Table):
     """Columns: question, answer, task, numbers, reference, candidate, demonstration.
 
     `question` is `rubric` with the sum, its result and a candidate filled in, exactly as
-    `judge/pointwise` fills it; `answer`, and `demonstration`, is `Yes` where the candidate states
-    the result and no other number, else `No`, each as likely. `task` is the kind of candidate:
-    `right`, `dressed` (words around it); `near` (off by 1, 2 or 10), `slip` (a digit swapped,
-    lost, doubled or added), `other`, `dressed_wrong`, `hedged` (the result among other numbers),
-    `trick` (words that ask for a yes, the question repeated), `noise` (any characters), `empty`
-    (nothing, or a master key). Candidates are drawn anew each epoch.
+    `judge/pointwise` fills it; `answer` is `Yes` where the candidate states the result and no
+    other number, else `No`, each as likely. `demonstration` goes on with what the verdict is about,
+    `No: 15 for 17`: a model that has to say both learns sooner to look at them. `task` is the kind
+    of candidate: `right`, `dressed` (words around it); `near` (off by 1, 2 or 10), `slip` (a digit
+    swapped, lost, doubled or added), `other`, `dressed_wrong`, `hedged` (the result among other
+    numbers), `trick` (words that ask for a yes, the question repeated), `noise` (any characters),
+    `empty` (nothing, or a master key). Candidates are drawn anew each epoch.
     """
 
     rubric: str
