@@ -84,7 +84,10 @@ class Service(Frozen):
     def check_source(self, start: StartedChat | None) -> None:
         """ValueError unless there is one source of answers, and a name for the model."""
         if bool(self.urls) == (start is not None):
-            raise ValueError("give one of: urls (servers that run), start (a vLLM of our own)")
+            hint = "; start: null takes out the one of a recipe" if self.urls else ""
+            raise ValueError(
+                f"give one of: urls (servers that run), start (a vLLM of our own){hint}"
+            )
         if self.urls and not self.model:
             raise ValueError("model: missing; it is the model's name on the server of `urls`")
 
