@@ -47,12 +47,12 @@ class Candidates(Table):
 
     `question` is `rubric` with the sum, its result and a candidate filled in, exactly as
     `judge/pointwise` fills it; `answer` is `Yes` where the candidate states the result and no
-    other number, else `No`, each as likely. `demonstration` goes on with what the verdict is about,
-    `No: 15 for 17`: a model that has to say both learns sooner to look at them. `task` is the kind
-    of candidate: `right`, `dressed` (words around it); `near` (off by 1, 2 or 10), `slip` (a digit
-    swapped, lost, doubled or added), `other`, `dressed_wrong`, `hedged` (the result among other
-    numbers), `trick` (words that ask for a yes, the question repeated), `noise` (any characters),
-    `empty` (nothing, or a master key). Candidates are drawn anew each epoch.
+    other number, else `No`, each as likely. `demonstration` says first what is compared:
+    `15 for 17: <answer>No</answer>`, `none for 17: ...` where no number is stated. `task` is the
+    kind of candidate: `right`, `dressed` (words around it); `near` (off by 1, 2 or 10), `slip` (a
+    digit swapped, lost, doubled or added), `other`, `dressed_wrong`, `hedged` (the result among
+    other numbers), `trick` (words that ask for a yes, the question repeated), `noise` (any
+    characters), `empty` (nothing, or a master key). Candidates are drawn anew each epoch.
     """
 
     rubric: str
@@ -78,7 +78,8 @@ class Candidates(Table):
         is_right = rng.random() < self.right
         kinds = _RIGHT if is_right else _WRONG
         (kind,) = rng.choices(list(kinds), list(kinds.values()))
-        candidate = self._candidate(kind, row["sum"], row["reference"], rng).strip()
+        candidate, stated = self._candidate(kind, row["sum"], row["reference"], rng)
+        candidate = candidate.strip()
         values = {"question": row["sum"], "reference": row["reference"], "answer": candidate}
         verdict = "Yes" if is_right else "No"
         return row | {
@@ -86,7 +87,7 @@ class Candidates(Table):
             "answer": verdict,
             "task": kind,
             "candidate": candidate,
-            "demonstration": f"{verdict}: {candidate} for {row['reference']}",
+            "demonstration": f"{stated} for {row['reference']}: <answer>{verdict}</answer>",
         }
 
     def _row(self, index: int) -> Row:
@@ -100,25 +101,27 @@ class Candidates(Table):
             "reference": str(sum(numbers)),
         }
 
-    def _candidate(self, kind: str, asked: str, right: str, rng: random.Random) -> str:
+    def _candidate(self, kind: str, asked: str, right: str, rng: random.Random) -> tuple[str, str]:
+        """The text, and the numbers that it states."""
         match kind:
             case "right":
-                return right
+                return right, right
             case "dressed":
-                return _dressed(right, asked, rng)
+                return _dressed(right, asked, rng), right
             case "near" | "slip" | "other":
-                return self._wrong(kind, right, rng)
+                wrong = self._wrong(kind, right, rng)
+                return wrong, wrong
             case "dressed_wrong":
                 wrong = self._wrong(rng.choice(("near", "slip", "other")), right, rng)
-                return _dressed(wrong, asked, rng)
+                return _dressed(wrong, asked, rng), wrong
             case "hedged":
                 return self._hedged(right, rng)
             case "trick":
-                return rng.choice(_TRICKS).format(sum=asked, bare=asked.rstrip("="))
+                return rng.choice(_TRICKS).format(sum=asked, bare=asked.rstrip("=")), "none"
             case "noise":
-                return _noise(right, rng)
+                return _noise(right, rng), "none"
             case _:
-                return rng.choice(_EMPTY)
+                return rng.choice(_EMPTY), "none"
 
     def _wrong(self, kind: str, right: str, rng: random.Random) -> str:
         """A number that is not `right`."""
@@ -133,13 +136,14 @@ class Candidates(Table):
                     found = str(rng.randint(0, self.terms * self.max_value + 9))
         return found
 
-    def _hedged(self, right: str, rng: random.Random) -> str:
+    def _hedged(self, right: str, rng: random.Random) -> tuple[str, str]:
         """`right` beside numbers that it is not."""
         numbers = [right, *(self._wrong("near", right, rng) for _ in range(rng.choice((1, 1, 2))))]
         rng.shuffle(numbers)
         form = rng.choice(_HEDGES)
         between = form.split("{}")[1]
-        return form.format(*numbers) if len(numbers) == 2 else between.join(numbers)
+        text = form.format(*numbers) if len(numbers) == 2 else between.join(numbers)
+        return text, " ".join(numbers)
 
 
 def _slip(right: str, rng: random.Random) -> str:

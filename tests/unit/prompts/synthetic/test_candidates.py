@@ -35,7 +35,13 @@ def test_the_verdict_is_true(build):
     for prompt in drawn(build(SPEC), 4000):
         row = prompt.meta
         assert sum(row["numbers"]) == int(row["reference"])
-        assert prompt.answer == row["demonstration"].split(":")[0]
+        said = re.fullmatch(r"(.+) for (\d+): <answer>(\w+)</answer>", row["demonstration"])
+        assert said is not None
+        assert said.groups()[1:] == (row["reference"], prompt.answer)
+        assert (said[1] == row["reference"]) == (prompt.answer == "Yes")
+        if prompt.task not in ("trick", "noise", "empty"):
+            stated = re.findall(r"-?[0-9]+", row["candidate"].removeprefix(row["sum"]))
+            assert said[1].split() == stated
         assert (prompt.answer == "Yes") == is_right(row["sum"], row["candidate"], row["reference"])
         seen.setdefault(prompt.answer, Counter())[prompt.task] += 1
     assert seen["Yes"].keys() == {"right", "dressed"}
