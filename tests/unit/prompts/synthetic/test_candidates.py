@@ -74,6 +74,16 @@ def test_candidates_are_drawn_anew_and_held_out_sums_are_those_of_arithmetic(bui
     assert not {p.meta["sum"] for p in first} & set(asked)
 
 
+def test_weights_of_kinds(build):
+    near = {"near": 1000.0, "right": 1000.0}
+    kinds = Counter(p.task for p in drawn(build(SPEC | {"weights": near}), 300))
+    assert kinds["near"] + kinds["right"] > 280
+    with pytest.raises(ValidationError, match="'nearly' is no kind; known: right, dressed, near"):
+        build(SPEC | {"weights": {"nearly": 1.0}})
+    with pytest.raises(ValidationError, match="near: a weight must be above 0 and finite, got 0"):
+        build(SPEC | {"weights": {"near": 0.0}})
+
+
 def test_resume(build, resumes):
     resumes(build(SPEC), 17)
 
@@ -88,11 +98,11 @@ def test_a_rubric_shows_everything(build):
 @pytest.mark.parametrize("scale", ["tiny", "full"])
 async def test_the_judge_has_learned_from_the_questions_that_it_is_asked(scale):
     """cold_start_judge has the rubric of judge, filled in by the same words."""
-    (learned,) = load_recipe(RECIPES / "cold_start_judge.yaml")
+    learned, last = load_recipe(RECIPES / "cold_start_judge.yaml")
     (asked,) = load_recipe(RECIPES / "judge.yaml", scale=scale)
     (judge,) = [one for one in flatten(asked.reward) if isinstance(one, Judging)]
     source = learned.prompts
-    assert judge.rubric == source.rubric
+    assert judge.rubric == source.rubric == last.prompts.rubric
     for prompt in drawn(source, 200):
         content = {"role": "user", "content": prompt.meta["sum"]}
         question = Prompt("p", (content,), answer=prompt.meta["reference"])
