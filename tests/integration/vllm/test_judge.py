@@ -81,7 +81,7 @@ async def test_the_server_serves_others_too(started):
     _, url = started
     (score,) = await scores_of(judge_of(elsewhere(url)), group_of("15"))
     assert score.value == 1.0
-    unread = judge_of(elsewhere(url), "reward.terms.judged.reward.reward.verdict.by=tag")
+    unread = judge_of(elsewhere(url), "reward.terms.judged.reward.reward.verdict.key=nothing")
     (lost,) = await scores_of(unread, group_of("15"))
     assert (lost.value, lost.status) == (None, ScoreStatus.RAISED)
     (refused,) = await scores_of(judge_of(elsewhere(url)), group_of("1" * 400))
