@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import shlex
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from trainer import stages
-from trainer.check import missing_walls
+from trainer.check import unready
 from trainer.loop import train
 from trainer.yaml import dump_recipe, load_claim, load_recipe
 
@@ -25,6 +26,8 @@ def _scales(path: Path) -> list[str]:
 
 DRAWN = ("curr_reft", "ppo", "quickstart_text", "quickstart_vision")
 """Stages, a critic, the demo: a picture takes longer than the two steps that it shows."""
+SERVED = {"judge": "tests/integration/vllm/test_judge.py"}
+"""Start a vLLM: their steps are taken where one server serves several tests."""
 CASES = [(path, scale) for path in RECIPES for scale in _scales(path)]
 
 
@@ -43,7 +46,9 @@ def test_it_loads_and_what_is_saved_loads_back_equal(path, scale, tmp_path):
         assert load_recipe(saved) == [recipe]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in RECIPES if p.stem not in SERVED], ids=lambda path: path.stem
+)
 def test_two_steps_at_tiny_scale(path, tmp_path, monkeypatch):
     """For the cold starts: the command recorded in the recipe still loads and starts."""
     overrides = (
@@ -57,14 +62,26 @@ def test_two_steps_at_tiny_scale(path, tmp_path, monkeypatch):
     if path.stem not in DRAWN:
         monkeypatch.setattr(stages, "draw_curves", lambda folder: None)
     recipes = load_recipe(path, overrides=overrides)
-    if walls := [line for recipe in recipes for line in missing_walls(recipe)]:
-        pytest.skip(walls[0])
+    if lacking := [line for recipe in recipes for line in unready(recipe)]:
+        pytest.skip(lacking[0])
     folder = asyncio.run(stages.run_stages(recipes))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert (folder / "checkpoints" / "step_000002" / "model" / "model.safetensors").exists()
     if path.stem in DRAWN:
         assert (folder / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("name", "test"), SERVED.items())
+def test_a_recipe_with_a_server_takes_its_steps_elsewhere(name, test):
+    """Where vLLM is missing the recipe says so, and how to get it, before anything starts."""
+    assert f"recipes/{name}.yaml" in (ROOT / test).read_text()
+    (recipe,) = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    lacking = unready(recipe)
+    if importlib.util.find_spec("vllm") is None:
+        assert "make setup-vllm" in lacking[0]
+    else:
+        assert not lacking
 
 
 @pytest.mark.parametrize(

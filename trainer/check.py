@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.config import MODELS
-from trainer.errors import CohortError, MissingService
+from trainer.errors import CohortError, ConfigError, MissingService
 from trainer.monitors.base import prompt_text
 from trainer.ops.panels import PHASES, duration
 from trainer.rewards.base import flatten
-from trainer.sandboxed import SandboxedReward
 
 if TYPE_CHECKING:
     from trainer.config import Critic, Recipe
@@ -60,7 +59,7 @@ def check_recipe(recipe: Recipe) -> Check:
     check.page.append(Rule(f"{recipe.name} · {recipe.stage}"))
     check.page.append(_settings(recipe))
     try:
-        check.problems += missing_needs(recipe) + missing_walls(recipe)
+        check.problems += missing_needs(recipe) + unready(recipe)
         stream = recipe.prompts.stream(recipe.seed)
         prompts = [next(stream) for _ in range(ROWS)]
         check.page.append(_data(recipe, prompts))
@@ -96,16 +95,16 @@ def missing_needs(recipe: Recipe) -> list[str]:
     return lines
 
 
-def missing_walls(recipe: Recipe) -> list[str]:
-    """One line for every reward that runs code and whose sandbox does not stand here."""
+def unready(recipe: Recipe) -> list[str]:
+    """One line for every reward that cannot run on this machine: a sandbox that does not stand, a
+    judge without its vLLM."""
     lines = []
     for key, reward in (("reward", recipe.reward), ("evaluation.reward", recipe.evaluation.reward)):
         for inside in [] if reward is None else flatten(reward):
-            if isinstance(inside, SandboxedReward):
-                try:
-                    inside.proven()
-                except MissingService as error:
-                    lines.append(f"{key}: {inside.name()}: {error}")
+            try:
+                inside.ready()
+            except (ConfigError, MissingService) as error:
+                lines.append(f"{key}: {inside.name()}: {error}")
     return lines
 
 

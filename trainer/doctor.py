@@ -43,7 +43,7 @@ PACKAGES = (
     Package("math-verify", "rewards math/*", "'math-verify[antlr4-13-2]'", required=True),
     Package("matplotlib", "curves.png", "matplotlib", required=True),
     Package("resvg-py", "reward vision/svg", "resvg-py"),
-    Package("vllm", "vLLM engines (the hf engine works)", "vllm"),
+    Package("vllm", "vLLM engines (the hf engine works), judges that a run starts", "vllm"),
     Package("deepspeed", "ZeRO sharding (not tested yet)", "deepspeed"),
     Package("flash-attn", "its kernels (PyTorch's attention works)", "flash-attn"),
     Package("trl", "preference and reward-model stages through TRL", "trl"),

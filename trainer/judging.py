@@ -98,6 +98,9 @@ class Judging(Reward):
         columns = {"answer"} if "reference" in fields else set()
         return frozenset(columns.union(name for name in fields if name.startswith("meta.")))
 
+    def ready(self) -> None:
+        self.server.ready()
+
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
         async with self.server.open(context) as chat:

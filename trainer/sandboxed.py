@@ -42,9 +42,12 @@ class SandboxedReward(PointwiseReward):
         MissingService."""
         return self.sandbox.open()
 
+    def ready(self) -> None:
+        self.proven()
+
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.proven)
+        await asyncio.to_thread(self.ready)
         yield
 
     def warm(self) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from trainer.check import check_recipe, count, missing_needs, missing_walls, size_text
-from trainer.ops import sandbox
+from trainer.check import check_recipe, count, missing_needs, size_text, unready
+from trainer.ops import sandbox, vllm_launch
 from trainer.plan import (
     adapter_alone,
     batch_of,
@@ -405,9 +405,36 @@ def test_a_sandbox_that_does_not_stand_is_a_problem(recipe, monkeypatch):
     tests = "reward={type: weighted, terms: {code: {reward: code/unit_tests}}}"
     monkeypatch.setattr(sandbox, "JAIL", Path("/nowhere/jail.py"))
     monkeypatch.setenv("PATH", "/nowhere")
-    (line,) = missing_walls(recipe(tests))
+    (line,) = unready(recipe(tests))
     assert line.startswith("reward: code/unit_tests: sandbox: no isolation for untrusted code")
     assert line in check_recipe(recipe(tests)).problems
-    assert not missing_walls(recipe())
+    assert not unready(recipe())
     trusted = "reward={type: code/unit_tests, sandbox: {isolation: none}}"
-    assert not missing_walls(recipe(trusted))
+    assert not unready(recipe(trusted))
+
+
+def test_a_judge_without_its_server_is_a_problem(recipe, monkeypatch):
+    def judged(model):
+        server = f"server: {{start: {{model: {model}}}}}"
+        asks = f"{{type: judge/pointwise, {server}}}"
+        return recipe(
+            f"reward={{type: weighted, terms: {{a: {{reward: {asks}}}}}}}",
+            f"evaluation.reward={{type: model/reward_model, {server}}}",
+        )
+
+    monkeypatch.setattr(vllm_launch.importlib.util, "find_spec", lambda name: None)
+    lines = unready(judged("some/judge"))
+    assert [line.split(": server.start ")[0] for line in lines] == [
+        "reward: judge/pointwise",
+        "evaluation.reward: model/reward_model",
+    ]
+    assert all("not installed" in line and "make setup-vllm" in line for line in lines)
+    assert set(lines) <= set(check_recipe(judged("some/judge")).problems)
+    monkeypatch.setattr(vllm_launch.importlib.util, "find_spec", lambda name: name)
+    assert not unready(judged("some/judge"))
+    (line, _) = unready(judged("./no/such/folder"))
+    assert "server.start.model: there is no folder './no/such/folder'" in line
+    keyed = "server: {urls: [http://localhost:1/v1], model: m, key_env: NO_SUCH_KEY}"
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    (line,) = unready(recipe(f"reward={{type: judge/pointwise, {keyed}}}"))
+    assert "the environment has no NO_SUCH_KEY" in line

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from trainer.errors import ConfigError
 from trainer.models.base import Model, save_image_processor
+from trainer.ops.model_names import located
 
 if TYPE_CHECKING:
     from trainer.renderer import Renderer
@@ -161,20 +162,7 @@ class Pretrained(Model):
         return {name: Path(path) for name, path in found.items() if path is not None}
 
     def _location(self) -> str:
-        path = Path(self.path).expanduser()
-        if path.is_dir():
-            return str(path.resolve())
-        looks_local = (
-            self.path.startswith((".", "/", "~"))
-            or self.path.count("/") != 1
-            or (path.parent.is_dir() and path.parent != Path())
-        )
-        if looks_local and ("/" in self.path or path.exists()):
-            raise ConfigError(
-                f"model.path: there is no folder {self.path!r} ({path.absolute()}); give a "
-                "folder with config.json, or a Hub name such as Qwen/Qwen2.5-0.5B-Instruct"
-            )
-        return self.path
+        return located(self.path, "model.path")
 
     def _read(self, reader: Any, what: str, **options: Any) -> Any:
         try:

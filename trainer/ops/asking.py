@@ -84,25 +84,34 @@ class Service(Frozen):
     def check_source(self, start: StartedChat | None) -> None:
         """ValueError unless there is one source of answers, and a name for the model."""
         if bool(self.urls) == (start is not None):
-            raise ValueError("give one of: urls (servers that run), start (a vLLM of our own)")
+            hint = "; start: null takes out the one of a recipe" if self.urls else ""
+            raise ValueError(
+                f"give one of: urls (servers that run), start (a vLLM of our own){hint}"
+            )
         if self.urls and not self.model:
             raise ValueError("model: missing; it is the model's name on the server of `urls`")
+
+    def check_ready(self, start: StartedChat | None) -> None:
+        """Raises MissingService for a key that is not set, and what `start.ready` raises."""
+        if self.key_env is not None and not os.environ.get(self.key_env):
+            raise MissingService(
+                f"server.key_env: the environment has no {self.key_env}; export it before the run "
+                "starts"
+            )
+        if start is not None:
+            start.ready()
 
     @asynccontextmanager
     async def connected(
         self, start: StartedChat | None, context: Context | None
     ) -> AsyncIterator[Asker]:
-        """`context`: of the run, for `start`. Raises MissingService for a key that is not set, or
-        for `start` without a run; EngineError if our server does not come up."""
+        """`context`: of the run, for `start`. Raises what `check_ready` does, MissingService for
+        `start` without a run, EngineError if our server does not come up."""
         import httpx
 
         headers = {"Content-Type": "application/json"}
+        self.check_ready(start if context is not None else None)
         if self.key_env is not None:
-            if not os.environ.get(self.key_env):
-                raise MissingService(
-                    f"server.key_env: the environment has no {self.key_env}; export it before the "
-                    "run starts"
-                )
             headers["Authorization"] = f"Bearer {os.environ[self.key_env]}"
         async with AsyncExitStack() as stack:
             urls: Sequence[str] = self.urls

@@ -53,6 +53,10 @@ class ChatServer(Service):
             )
         return self
 
+    def ready(self) -> None:
+        """As `Service.check_ready`."""
+        self.check_ready(self.start)
+
     @asynccontextmanager
     async def open(self, context: Context | None) -> AsyncIterator[Chat]:
         """As `Service.connected`."""

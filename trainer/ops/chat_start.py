@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from trainer.errors import ConfigError, EngineError
+from trainer.ops.model_names import located
 from trainer.ops.server_process import ServerProcess, free_port
 from trainer.ops.vllm_arguments import VllmArguments
-from trainer.ops.vllm_launch import MODEL_NAME, server_command, server_environment
+from trainer.ops.vllm_launch import (
+    MODEL_NAME,
+    require_vllm,
+    server_command,
+    server_environment,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +36,8 @@ class StartedChat(VllmArguments):
     """One server for all trainer processes of this node. It is started again when it ends."""
 
     model: str = Field(min_length=1)
-    """Name on the Hub, or folder, that vLLM loads; it must have a chat template."""
+    """Name on the Hub, or folder relative to where Cohort runs, that vLLM loads; it must have a
+    chat template."""
     sees: bool = False
     """It is a vision model that will be shown images."""
     port: int | None = Field(None, gt=0, lt=65536)
@@ -46,6 +53,11 @@ class StartedChat(VllmArguments):
     def served(self) -> str:
         """The model's name on the server."""
         return MODEL_NAME
+
+    def ready(self) -> None:
+        """Raises MissingService without vLLM, ConfigError for a folder that is not there."""
+        require_vllm("server.start")
+        located(self.model, "server.start.model")
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[str]:
@@ -89,9 +101,8 @@ class StartedChat(VllmArguments):
         return found
 
     def _process(self, folder: Path, device: str, port: int) -> ServerProcess:
-        from pathlib import Path
-
-        command = server_command(Path(self.model), self.arguments(device), host=_HOST, port=port)
+        model = located(self.model, "server.start.model")
+        command = server_command(model, self.arguments(device), host=_HOST, port=port)
         environment = server_environment(device, gpus=self.gpus)
         del environment["VLLM_SERVER_DEV_MODE"]
         environment["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0")

@@ -57,6 +57,10 @@ class ClassifyServer(Service):
         self.check_source(self.start)
         return self
 
+    def ready(self) -> None:
+        """As `Service.check_ready`."""
+        self.check_ready(self.start)
+
     @asynccontextmanager
     async def open(self, context: Context | None) -> AsyncIterator[Classifier]:
         """As `Service.connected`."""

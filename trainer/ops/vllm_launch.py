@@ -19,18 +19,25 @@ SERVER_MARK = "COHORT_VLLM_SERVER"
 """Set in the environment of servers that Cohort started."""
 
 
-def server_command(folder: Path, arguments: dict[str, Any], *, host: str, port: int) -> list[str]:
-    """Starts a server on the model in `folder`; `arguments` as `vllm_arguments` gives them.
-    Raises MissingService without vLLM."""
+def require_vllm(what: str) -> None:
+    """Raises MissingService, which begins with `what`, where vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise MissingService(
-            "vllm_server with `workers` starts vLLM on this machine, and it is not installed: "
-            "pip install 'cohort-rl[vllm]' on a machine with a GPU, scripts/setup.sh vllm on a CPU"
+            f"{what} starts vLLM on this machine, and it is not installed (builds for Linux only): "
+            "make setup-vllm, or pip install 'cohort-rl[vllm]' on a machine with a GPU"
         )
+
+
+def server_command(
+    model: Path | str, arguments: dict[str, Any], *, host: str, port: int
+) -> list[str]:
+    """Starts a server on `model`, a folder or a name on the Hub; `arguments` as `vllm_arguments`
+    gives them. Raises MissingService without vLLM."""
+    require_vllm("vllm_server with `workers`")
     # Not `vllm serve`: the CPU build of the package has another name, which that command refuses.
     entry = "vllm.entrypoints.launchers.api_server.entry"
     return [
-        *(sys.executable, "-m", entry, "--model", str(folder), "--served-model-name", MODEL_NAME),
+        *(sys.executable, "-m", entry, "--model", str(model), "--served-model-name", MODEL_NAME),
         *("--host", host, "--port", str(port), "--enable-scale-out"),
         *("--disable-log-stats", "--disable-uvicorn-access-log"),
         *flags(arguments),

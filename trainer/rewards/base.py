@@ -43,6 +43,10 @@ class Reward(Plugin):
         """`reward: {function: my_pkg.mod:fn}` needs no `type`."""
         return "function" if "function" in data else None
 
+    def ready(self) -> None:
+        """Raises MissingService or ConfigError if this machine lacks what it runs on: a package,
+        isolation. A look ahead, for `cohort check`; what is inside is asked by itself."""
+
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
         """For rewards with something live; entered and left once by `Run`."""

@@ -1,4 +1,4 @@
-"""product, lexicographic, annealed, tightening, staged, trust: children of fixed scores."""
+"""product, lexicographic, annealed, tightening, staged, trust, audited, of fixed scores."""
 
 from __future__ import annotations
 
@@ -190,3 +190,29 @@ async def test_trust_without_a_right_answer_and_with_faults(at):
     scores = await at(trust((1.0, 1.0, "raised"), ("timeout", "not_applicable", 1.0)), 3)
     assert values(scores) == [None, 1.0, None]
     assert [s.status for s in scores] == [ScoreStatus.TIMEOUT, OK, ScoreStatus.RAISED]
+
+
+async def test_an_audit_says_where_the_reward_is_fooled(at):
+    spec = {
+        "type": "audited",
+        "reward": fixed(1.0, 0.0, 1.0, 0.0, 0.75),
+        "audit": fixed(1.0, 0.0, 0.0, 1.0, 1.0),
+        "tolerance": 0.25,
+    }
+    scores = await at(spec, 5)
+    assert values(scores) == [1.0, 0.0, 1.0, 0.0, 0.75]
+    assert [s.parts["agrees"] for s in scores] == [1, 1, 0, 0, 1]
+    assert [s.parts["fooled"] for s in scores] == [0, 0, 1, 0, 0]
+    assert [s.parts["audit"] for s in scores] == [1.0, 0.0, 0.0, 1.0, 1.0]
+
+
+async def test_an_audit_never_changes_the_value(at):
+    spec = {
+        "type": "audited",
+        "reward": fixed(1.0, 0.5, "raised", "not_applicable"),
+        "audit": fixed("raised", "not_applicable", 1.0, 1.0),
+    }
+    scores = await at(spec, 4)
+    assert values(scores) == [1.0, 0.5, None, None]
+    assert [s.status for s in scores] == [OK, OK, ScoreStatus.RAISED, NA]
+    assert [s.parts["agrees"] for s in scores] == [s.parts["fooled"] for s in scores] == [None] * 4

@@ -70,6 +70,10 @@ class RewardModel(Reward):
             raise ValueError("give one of: model (beside the policy), server (a vLLM)")
         return self
 
+    def ready(self) -> None:
+        if self.server is not None:
+            self.server.ready()
+
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
         async with self._served(context) if self.server else self._loaded(context) as live:
