@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import PrivateAttr
 
 from trainer.context import Context
+from trainer.ops.fork_server import First
 from trainer.ops.sandbox import Cell, Outcome, Sandbox
 from trainer.rewards.base import PointwiseReward
 
@@ -28,6 +29,9 @@ class SandboxedReward(PointwiseReward):
     remembered: ClassVar[int] = 256
     """Results that a worker keeps; few where they are pictures."""
 
+    driver: ClassVar[ModuleType]
+    """A module of ours that `drive` runs inside; what it needs besides is imported once, ahead."""
+
     sandbox: Sandbox = Sandbox()
 
     _cell: Cell | None = PrivateAttr(None)
@@ -40,7 +44,11 @@ class SandboxedReward(PointwiseReward):
     def proven(self) -> Cell:
         """A cell whose walls were tried. Subclasses look for what else they need. Raises
         MissingService."""
-        return self.sandbox.open()
+        return self.sandbox.open(self.first())
+
+    def first(self) -> First:
+        """What is done once in each worker, ahead of all runs of code."""
+        return First(_source(self.driver))
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
@@ -70,16 +78,19 @@ class SandboxedReward(PointwiseReward):
 
     def drive(
         self,
-        driver: ModuleType,
         request: dict[str, Any],
         *,
         packages: bool = False,
         shows: tuple[Path, ...] = (),
         seconds: float | None = None,
     ) -> Outcome:
-        """Runs a module of ours inside, on a request that holds what the model wrote; the rest as
+        """Runs the driver inside, on a request that holds what the model wrote; the rest as
         `Cell.run`."""
-        source = Path(str(driver.__file__)).read_text(encoding="utf-8")
+        source = _source(self.driver)
         return self.cell.run(
             source, request=request, packages=packages, shows=shows, seconds=seconds
         )
+
+
+def _source(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")

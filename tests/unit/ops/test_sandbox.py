@@ -286,7 +286,7 @@ def test_packages_of_an_environment_that_is_a_link(cell, tmp_path, monkeypatch):
     link = tmp_path / "link"
     link.symlink_to(real)
     monkeypatch.setattr(sys, "prefix", str(link))
-    monkeypatch.setattr(sandbox, "_path", lambda packages_: [str(link / packages)])
+    monkeypatch.setattr(sandbox, "packages_path", lambda: [str(link / packages)])
     assert cell.run("import only_here; print(only_here.number)", packages=True).stdout == b"7\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from pydantic import Field, model_validator
 from trainer.errors import MissingService
 from trainer.ops import image_similarity as alike
 from trainer.ops import svg_driver
+from trainer.ops.fork_server import First
 from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import last_image
-from trainer.ops.sandbox import Cell, Sandbox
+from trainer.ops.sandbox import Sandbox
 from trainer.ops.svg import brevity, colours, forbidden, set_f1, svg_in
 from trainer.rewards.base import Verdict
 from trainer.sandboxed import SandboxedReward
@@ -34,6 +36,7 @@ class Svg(SandboxedReward):
     ours.
     """
 
+    driver = svg_driver
     runs = 2  # the right picture too, for the first rollout of a row
     remembered = 16
 
@@ -65,9 +68,8 @@ class Svg(SandboxedReward):
             raise ValueError("ssim_weight and length_weight are both 0; raise one of them")
         return self
 
-    def proven(self) -> Cell:
-        self._renderer()
-        return super().proven()
+    def first(self) -> First:
+        return replace(super().first(), given=str(self._renderer().parent))
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         gold = prompt.meta.get(self.column)
@@ -123,7 +125,7 @@ class Svg(SandboxedReward):
         width, height = size or (self.canvas, self.canvas)
         request = {"svg": svg, "width": width, "height": height}
         request["folder"] = str(Path(self.cell.inside(package)).parent)
-        done = self.drive(svg_driver, request, shows=(package,))
+        done = self.drive(request, shows=(package,))
         if not done.fine:
             return done.reason
         try:
