@@ -102,6 +102,12 @@ class ForkServer:
     def pid(self) -> int | None:
         return self._process and self._process.pid
 
+    def died(self) -> bool:
+        """Also a moment from now."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process is None or self._process.wait(1.0) is not None
+        return False
+
     @contextlib.contextmanager
     def forked(self, inside: Inside) -> Iterator[None]:
         """A launcher for one run; it and its group are gone once the server has seen the end.

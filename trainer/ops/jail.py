@@ -362,11 +362,11 @@ def begin(first: dict[str, Any]) -> str:
 
 
 def serve(channel_fd: int) -> None:
-    """Each message is the five descriptors of a run, or none; both end the run before."""
+    """Each message is the five descriptors of a run, or none; both end the run before. The end of
+    the channel is that of the caller (the signal for it would be sent when a thread ends)."""
     import gc
     import socket
 
-    _die_with_parent()
     channel = socket.socket(fileno=channel_fd)
     with os.fdopen(os.dup(0), "rb") as stream:
         wrong = begin(marshal.loads(stream.read()))

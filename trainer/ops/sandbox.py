@@ -234,7 +234,12 @@ class Cell:
                 "shows": _shown(packages, shows),
                 "path": packages_path() if packages else [],
             }
-            return _Run(self, job).outcome()
+            try:
+                return _Run(self, job).outcome()
+            except NotStarted:  # so no code has run yet
+                if self.server is None or not self.server.died():
+                    raise
+                return _Run(self, job).outcome()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -267,6 +272,10 @@ class Cell:
             raise MissingService(f"the probe did not run ({done.reason})") from None
         if held:
             raise MissingService(", ".join(held))
+
+
+class NotStarted(MissingService):
+    """The walls never stood; of a server, perhaps because it was killed for want of memory."""
 
 
 class _Run:
@@ -343,7 +352,7 @@ class _Run:
             raise MissingService(told["missing"])
         if "ready" not in told:
             said = stderr.decode("utf-8", "replace").strip()[-300:]
-            raise MissingService(f"the sandbox did not start: {said or 'no word from it'}")
+            raise NotStarted(f"the sandbox did not start: {said or 'no word from it'}")
         if self.overflow:
             return "overflow", 0
         if "timeout" in told:
@@ -375,7 +384,9 @@ def _outer(kind: str, job: dict[str, Any]) -> list[str]:
 def _shown(packages: bool, files: tuple[Path, ...]) -> list[tuple[str, str]]:
     """(outside, inside) of what can be read; outer folders before what is in them."""
     prefixes = {sys.base_prefix, sys.prefix} if packages else {sys.base_prefix}
-    prefixes |= {os.path.realpath(prefix) for prefix in prefixes}  # what was imported ahead names it
+    prefixes |= {
+        os.path.realpath(prefix) for prefix in prefixes
+    }  # what was imported ahead names it
     for prefix in prefixes:
         if Path.home().is_relative_to(prefix):
             raise MissingService(f"Python is installed in {prefix}, which holds your home folder")

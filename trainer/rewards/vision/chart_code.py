@@ -90,11 +90,9 @@ class ChartCode(SandboxedReward):
             code = program(rollout.reply, FENCES)
         except Unparsable as error:
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
-        done = self._draw(code)
-        try:
-            given = read_drawn(done.result)
-        except ValueError as error:
-            return Score(0.0, reason=done.reason or str(error))
+        given = self.once(("reply", code), lambda: self._given(code))
+        if isinstance(given, str):
+            return Score(0.0, reason=given)
         target = alike.as_array(right.image)
         picture = alike.as_array(given.image, right.image.size)
         if alike.is_blank(picture):
@@ -119,13 +117,21 @@ class ChartCode(SandboxedReward):
         if code is None:
             image = last_image(prompt.messages)
             return None if image is None else Drawn(image)
-        return self.once(code, lambda: self._right(code))
+        return self.once(("right", code), lambda: self._right(code))
 
     def _right(self, code: str) -> Drawn:
         try:
             return read_drawn(self._draw(program(code, FENCES, require=False)).result)
         except (Unparsable, ValueError) as error:
             raise ValueError(f"the row's own code draws no chart: {error}") from None
+
+    def _given(self, code: str) -> Drawn | str:
+        """The chart, or why there is none."""
+        done = self._draw(code)
+        try:
+            return read_drawn(done.result)
+        except ValueError as error:
+            return done.reason or str(error)
 
     def _draw(self, code: str) -> Outcome:
         fonts = self._fonts()

@@ -1,0 +1,58 @@
+"""Each description's chart, drawn and read back; the teacher's mistakes draw others."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from trainer.ops.code_blocks import program
+from trainer.prompts.synthetic.charts import Charts
+
+
+@pytest.mark.parametrize(
+    ("question", "drawn"),
+    [
+        ("red bars 3 5 2 titled cats\n", ("patches", [3, 5, 2], "red")),
+        ("blue line 1 6 4 titled rain\n", ("lines", [1, 6, 4], "blue")),
+        ("black dots 2 2 1 titled votes\n", ("collections", [2, 2, 1], "black")),
+    ],
+)
+def test_what_is_drawn(question, drawn):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    from matplotlib.colors import same_color
+
+    plt.switch_backend("agg")
+    row = next(r for r in Charts().rows() if r["question"] == question)
+    try:
+        exec(row["code"], {})
+        axes = plt.gca()
+        kind, values, colour = drawn
+        found = list(getattr(axes, kind))
+        if kind == "patches":
+            seen = [one.get_height() for one in found]
+        elif kind == "lines":
+            seen = list(found[0].get_ydata())
+        else:
+            seen = found[0].get_offsets()[:, 1].tolist()
+        ink = found[0].get_color() if kind == "lines" else found[0].get_facecolor()
+        assert (seen, axes.get_title()) == (values, question.split()[-1])
+        assert same_color(ink, colour)
+    finally:
+        plt.close("all")
+
+
+def test_every_problem_is_another_one():
+    rows = Charts().rows()
+    assert len({row["code"] for row in rows}) == len(rows) == 4 * 3 * 4 * 6**3
+
+
+def test_a_careless_teacher():
+    source, rng = Charts(teacher_error=1.0), random.Random(0)
+    for index in range(0, 10_000, 90):
+        row = source.rows()[index]
+        drawn = program(source.drawn(row, rng)["demonstration"], ("python",))
+        assert drawn.startswith("import matplotlib.pyplot as plt\nplt.")
+        assert drawn != row["code"]
+    exact = Charts(teacher_error=0.0).drawn(row, rng)["demonstration"]
+    assert program(exact, ("python",)) == row["code"]
