@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import weakref
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import MissingService
+from trainer.ops.shown import packages_path
 
-JAIL = Path(__file__).with_name("jail.py")
+JAIL, SERVER = (Path(__file__).with_name(name) for name in ("jail.py", "jail_server.py"))
 PREPARE_SECONDS = 120.0
 
 Inside = Sequence[int]
@@ -39,11 +39,6 @@ def environment() -> dict[str, str]:
     own = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     return own | threads | {name: os.environ[name] for name in names if name in os.environ}
-
-
-def packages_path() -> list[str]:
-    """What `sys.path` has for installed packages."""
-    return [*{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
 
 
 @contextlib.contextmanager
@@ -85,7 +80,7 @@ NOTHING = First()
 class ForkServer:
     """Starts with its first run, and again where it is found dead; ends with this object.
 
-    One run at a time. What it forks are launchers, which build each run's walls anew: see `jail`.
+    One run at a time. See `jail_server` for why runs cannot touch it, or each other through it.
     """
 
     def __init__(self, first: First = NOTHING):
@@ -132,7 +127,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with tempfile.TemporaryDirectory(prefix="cohort-sandbox-") as folder, theirs:
             self._process = subprocess.Popen(
-                [*python(), str(JAIL), str(theirs.fileno())],
+                [*python(), str(SERVER), str(JAIL), str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

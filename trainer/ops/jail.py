@@ -1,20 +1,16 @@
 """Inside of the sandbox: walls a process in and runs untrusted Python there.
 
-Started by `trainer.ops.sandbox` as a plain script, with the standard library only, and as little of
-it as will do: `json`, `typing` and `platform` would double the time of a run. Processes:
+A plain script, with the standard library only, and as little of it as will do: `json`, `typing` and
+`platform` would double the time of a run. Processes:
 
-    server     (of namespaces) does once what every run begins with, then forks a launcher per run
     launcher   reads the job; its only other duty is to write the id maps
     builder    in new user, mount, network, process and IPC namespaces; forks and waits
     warden     process 1 in there: builds the file system, gives up every right, holds the clock
     prisoner   runs the code
 
 The warden cannot be signalled or traced from inside, and when it ends the kernel ends everything
-else in its namespace. Only launcher, builder and warden can write to the control pipe. Server and
-launcher stand outside of all walls, so that no run can name, signal or trace them. The server never
-reads a job, it passes its descriptors on: each run starts from a copy of memory that has seen no
-other. Nothing that is to stay secret is handed to this file: a job holds code and inputs, never an
-expected result.
+else in its namespace. Only the first three can write to the control pipe. Nothing that is to stay
+secret is handed to this file: a job holds code and inputs, never an expected result.
 """
 
 from __future__ import annotations
@@ -56,7 +52,7 @@ _FORBIDDEN = {
 }
 """Sockets, shared memory that no limit counts, tracing, mounts, namespaces, keys, modules, bpf."""
 _FORBIDDEN_EVERYWHERE = (425, 428, 429, 430, 431, 432, 433, 438, 442, 447)
-_MOUNT_SETATTR = 442
+_CLOSE_RANGE, _MOUNT_SETATTR = 436, 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -181,6 +177,13 @@ def limit(job: dict[str, Any], *, alone: bool) -> None:
         resource.setrlimit(kind, (value, value))
 
 
+def _close_from(first: int) -> None:
+    """However high their numbers are, which are those that the caller had for them."""
+    if sys.platform == "linux":
+        _libc.syscall(ctypes.c_long(_CLOSE_RANGE), first, ctypes.c_uint(2**32 - 1), 0)
+    os.closerange(first, 256)  # before Linux 5.9
+
+
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         _libc.prctl(_DEATH_SIGNAL, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
@@ -201,7 +204,7 @@ def prisoner(job: dict[str, Any], result: int, *, walled: bool) -> NoReturn:
     os.lseek(inputs, 0, os.SEEK_SET)
     os.dup2(inputs, 0)
     os.dup2(result, 3)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    _close_from(4)
     limit(job, alone=walled)
     if walled:
         filter_calls()
@@ -334,71 +337,5 @@ def launch(job_fd: int, control: int, result: int) -> None:
     os.waitpid(child, 0)
 
 
-def begin(first: dict[str, Any]) -> str:
-    """Runs trusted code. What is wrong with what it leaves; empty if nothing is."""
-    os.chdir(first["folder"])
-    path = sys.path[:]
-    sys.path += first["path"]
-    try:
-        scope: dict[str, Any] = {"__name__": "first"}
-        exec(compile(first["source"], "first.py", "exec"), scope)
-        if "prepare" in scope:
-            scope["prepare"](first["given"])
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    sys.path[:] = path
-    os.chdir("/")
-    end = time.monotonic() + 1.0
-    while len(os.listdir("/proc/self/task")) > 1:
-        if time.monotonic() > end:
-            return "it left threads, which a fork loses"
-        time.sleep(0.01)
-    with open("/proc/self/maps") as file:
-        for line in file:
-            _, rights, *_, name = line.split()
-            if "w" in rights and "s" in rights:
-                return f"it left memory that runs would share: {name}"
-    return ""
-
-
-def serve(channel_fd: int) -> None:
-    """Each message is the five descriptors of a run, or none; both end the run before. The end of
-    the channel is that of the caller (the signal for it would be sent when a thread ends)."""
-    import gc
-    import socket
-
-    channel = socket.socket(fileno=channel_fd)
-    with os.fdopen(os.dup(0), "rb") as stream:
-        wrong = begin(marshal.loads(stream.read()))
-    os.dup2(1, 0)  # nothing, both
-    gc.collect()
-    gc.freeze()  # a collection in a run would copy every page
-    channel.send(wrong.encode("utf-8", "replace")[:2000] or b"ready")
-    launcher = 0
-    while not wrong:
-        word, fds, *_ = socket.recv_fds(channel, 1, 5)
-        if launcher:
-            os.killpg(launcher, signal.SIGKILL)
-            os.waitpid(launcher, 0)
-            launcher = 0
-        if not word:
-            return
-        if fds:
-            launcher = os.fork()
-            if not launcher:
-                channel.close()
-                os.setpgid(0, 0)
-                *fds, out, err = fds
-                for fd, number in ((out, 1), (err, 2)):
-                    os.dup2(fd, number)
-                    os.close(fd)
-                launch(*fds)
-                os._exit(0)
-            os.setpgid(launcher, launcher)
-        for fd in fds:
-            os.close(fd)
-
-
 if __name__ == "__main__":
-    numbers = [int(text) for text in sys.argv[1:]]
-    launch(*numbers) if len(numbers) == 3 else serve(*numbers)
+    launch(*(int(text) for text in sys.argv[1:4]))

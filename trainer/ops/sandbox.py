@@ -39,16 +39,12 @@ from trainer.ops.fork_server import (
     ForkServer,
     environment,
     fresh,
-    packages_path,
     python,
 )
+from trainer.ops.shown import DATA, packages_path, shown
 
 START_SECONDS = 30.0
 """For the walls to stand; none of the code's own time."""
-SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts")
-DATA = "/data"
-"""Where a shown file lies inside."""
-
 KINDS = ("namespaces", "bubblewrap")
 REMEDY = (
     "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
@@ -231,7 +227,7 @@ class Cell:
                 "stdin": stdin,
                 "request": request,
                 "folder": str(folder),
-                "shows": _shown(packages, shows),
+                "shows": shown(packages, shows),
                 "path": packages_path() if packages else [],
             }
             try:
@@ -379,23 +375,3 @@ def _outer(kind: str, job: dict[str, Any]) -> list[str]:
             walls += ["--ro-bind", source, target]
     walls += ["--ro-bind", str(JAIL), "/jail.py", "--remount-ro", "/", "--chdir", "/tmp"]
     return [*walls, "--", *python(), "/jail.py"]
-
-
-def _shown(packages: bool, files: tuple[Path, ...]) -> list[tuple[str, str]]:
-    """(outside, inside) of what can be read; outer folders before what is in them."""
-    prefixes = {sys.base_prefix, sys.prefix} if packages else {sys.base_prefix}
-    prefixes |= {
-        os.path.realpath(prefix) for prefix in prefixes
-    }  # what was imported ahead names it
-    for prefix in prefixes:
-        if Path.home().is_relative_to(prefix):
-            raise MissingService(f"Python is installed in {prefix}, which holds your home folder")
-    named = sorted({path for path in (*SYSTEM, *prefixes) if os.path.lexists(path)})
-    named = [
-        path
-        for path in named
-        if not any(path != other and Path(path).is_relative_to(other) for other in named)
-    ]
-    # a link to an installation would lead to what is not shown
-    shown = [(os.path.realpath(path) if path in prefixes else path, path) for path in named]
-    return shown + [(os.path.realpath(file), f"{DATA}/{file.name}") for file in files]

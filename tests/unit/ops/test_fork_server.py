@@ -81,9 +81,10 @@ def test_what_it_must_not_leave(make_cell, source, says):
 
 def test_memory_that_is_shared_is_a_way_from_run_to_run(make_cell, tmp_path, monkeypatch):
     """Why it must not be left: without that look at it, one run writes what the next one reads."""
-    jail = tmp_path / "jail.py"
-    jail.write_text(fork_server.JAIL.read_text().replace('if "w" in rights', 'if "W" in rights'))
-    monkeypatch.setattr(fork_server, "JAIL", jail)
+    server = tmp_path / "server.py"
+    text = fork_server.SERVER.read_text()
+    server.write_text(text.replace('if "w" in rights', 'if "W" in rights'))
+    monkeypatch.setattr(fork_server, "SERVER", server)
     cell = make_cell("import mmap, sys\nsys.kept = mmap.mmap(-1, 4096)")
     assert cell.run("import sys; sys.kept[:4] = b'leak'").fine
     assert cell.run("import sys; print(sys.kept[:4])").stdout == b"b'leak'\n"

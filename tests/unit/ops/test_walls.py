@@ -36,7 +36,7 @@ WALLS = {
     "system calls": ("        filter_calls()\n", "        pass\n"),
     "count of processes": ("    if alone:\n", "    if not alone:\n"),
     "address space": ("        resource.RLIMIT_AS: job", "        resource.RLIMIT_DATA: 64 * job"),
-    "closed descriptors": ('    os.closerange(4, os.sysconf("SC_OPEN_MAX"))\n', ""),
+    "closed descriptors": ("    _close_from(4)\n", ""),
     "not dumpable": ("_prctl(_DUMPABLE, 0,", "_prctl(_DUMPABLE, 1,"),
 }
 """Name: what builds it, and what stands there without it."""

@@ -97,6 +97,40 @@ def test_hostile_programs_earn_nothing(grade, kind, tests):
     assert score.reason.startswith("test 0: ")
 
 
+IN_ITS_OWN_PROCESS = """
+import json, os, sys
+scope = {"__name__": "solution"}
+exec(REQUEST["code"], scope)
+passed = "f" in scope and scope["f"](21) == REQUEST["right"]
+print("1 passed" if passed else "1 failed")
+os.write(3, json.dumps({"passed": passed}).encode())
+sys.exit(not passed)
+"""
+"""A checker beside the program, with the right answer in hand: what `code/unit_tests` is not."""
+
+
+def believed(code: str) -> set[str]:
+    """Which of the signs that such a checker gives say that the program is right."""
+    request = {"code": code, "right": 441}
+    done = Sandbox().open().run(IN_ITS_OWN_PROCESS, request=request)
+    signs = {
+        "text": b"passed" in done.stdout.lower(),
+        "result": b"true" in done.result,
+        "exit code": done.code == 0,
+    }
+    return {sign for sign, says in signs.items() if says}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_programs_fool_a_checker_in_their_own_process(kind):
+    assert believed(HOSTILE[kind])
+
+
+def test_what_that_checker_says_of_honest_programs():
+    assert believed("def f(x): return x * x") == {"text", "result", "exit code"}
+    assert believed("def f(x): return 2 * x") == set()
+
+
 async def test_a_run_scores_through_the_border(score, make_replies):
     hang = py(
         "import os, time\nif not os.fork(): time.sleep(99)\nos.kill(os.getppid(), 9)\nprint(3)"
