@@ -207,6 +207,7 @@ def prisoner(job: dict[str, Any], result: int, *, walled: bool) -> NoReturn:
     _close_from(4)
     limit(job, alone=walled)
     if walled:
+        os.setsid()  # a group spans namespaces: `kill(0, ...)` would reach builder and launcher
         filter_calls()
     sys.stdin = open(0, encoding="utf-8", errors="replace")  # noqa: SIM115
     sys.argv = ["main.py"]

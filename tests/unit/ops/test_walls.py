@@ -33,7 +33,7 @@ WALLS = {
     "size of /tmp": ("size={job['files_mb']}m,", ""),
     "network namespace": ("| 0x40000000 ", ""),
     "process namespace": ("| 0x20000000 ", ""),
-    "system calls": ("        filter_calls()\n", "        pass\n"),
+    "system calls": ("        filter_calls()\n", ""),
     "count of processes": ("    if alone:\n", "    if not alone:\n"),
     "address space": ("        resource.RLIMIT_AS: job", "        resource.RLIMIT_DATA: 64 * job"),
     "closed descriptors": ("    _close_from(4)\n", ""),
