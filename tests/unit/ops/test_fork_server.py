@@ -237,6 +237,29 @@ def test_it_ends_with_its_cell_and_a_copy_has_its_own(make_cell):
             os.kill(pid, 0)
 
 
+def test_the_count_of_processes_is_each_runs_own(make_cell):
+    """Though all runs on a machine have one user."""
+    code = """
+import os, time
+made = 0
+try:
+    while made < 9 and (child := os.fork()):
+        made += 1
+    if made < 9 and not child: time.sleep(60)
+except OSError:
+    pass
+print(made, flush=True)
+time.sleep(1)
+"""
+    cells = [make_cell(), make_cell()]
+    for cell in cells:
+        cell.run("")
+    with ThreadPoolExecutor(2) as threads:
+        made = [int(done.stdout) for done in threads.map(lambda cell: cell.run(code), cells)]
+    assert min(made) >= LIMITS.processes - 1  # itself is one of them
+    assert max(made) <= LIMITS.processes
+
+
 def test_what_a_run_leaves_running_is_gone_before_the_next(make_cell):
     """Also out of the launcher's process group, and deaf to its parent's death."""
     cell = make_cell()
