@@ -11,16 +11,15 @@ from trainer.prompts.base import Made, Row, Table
 
 _COLOURS = ("red", "green", "blue", "black")
 _KINDS = {"bars": "bar", "line": "plot", "dots": "scatter"}
-_TITLES = ("cats", "rain", "sales", "votes")
 _VALUES = range(1, 7)
 
 
 class Charts(Table):
     """Columns: question, code (that of the right chart), parts, demonstration.
 
-    `red bars 3 5 2 titled cats` asks for a bar chart of these three values. `demonstration` is what
-    a careless teacher writes, in a code fence, new each epoch: another colour, kind or title, or a
-    value that is off by 1 or 2.
+    `red bars 3 5 2` asks for a bar chart of these three values. `demonstration` is what a careless
+    teacher writes, in a code fence, new each epoch: another colour or kind, or a value that is off
+    by 1 or 2.
     """
 
     holdout: int | float = Field(0.2, ge=0)
@@ -29,15 +28,15 @@ class Charts(Table):
     """Share of demonstrations with a mistake."""
 
     def rows(self) -> Sequence[Row]:
-        size = len(_COLOURS) * len(_KINDS) * len(_TITLES) * len(_VALUES) ** 3
+        size = len(_COLOURS) * len(_KINDS) * len(_VALUES) ** 3
         return Made(size, self._row)
 
     def drawn(self, row: Row, rng: random.Random) -> Row:
         parts = list(row["parts"])
         if rng.random() < self.teacher_error:
             place = rng.randrange(len(parts))
-            if place < 3:
-                kinds = (_COLOURS, tuple(_KINDS), _TITLES)[place]
+            if place < 2:
+                kinds = (_COLOURS, tuple(_KINDS))[place]
                 parts[place] = rng.choice([one for one in kinds if one != parts[place]])
             else:
                 near = [one for one in _VALUES if 1 <= abs(one - parts[place]) <= 2]
@@ -46,18 +45,15 @@ class Charts(Table):
 
     def _row(self, index: int) -> Row:
         parts: list = []
-        for kinds in (_COLOURS, [*_KINDS], _TITLES, _VALUES, _VALUES, _VALUES):
+        for kinds in (_COLOURS, [*_KINDS], _VALUES, _VALUES, _VALUES):
             index, place = divmod(index, len(kinds))
             parts.append(kinds[place])
-        colour, kind, title, *values = parts
-        question = f"{colour} {kind} {' '.join(map(str, values))} titled {title}\n"
+        colour, kind, *values = parts
+        question = f"{colour} {kind} {' '.join(map(str, values))}\n"
         return {"question": question, "code": _code(parts), "parts": parts}
 
 
 def _code(parts: Sequence) -> str:
-    colour, kind, title, a, b, c = parts
-    return (
-        "import matplotlib.pyplot as plt\n"
-        f'plt.{_KINDS[kind]}([1,2,3],[{a},{b},{c}],color="{colour}")\n'
-        f'plt.title("{title}")'
-    )
+    colour, kind, a, b, c = parts
+    drawn = f'plt.{_KINDS[kind]}([1,2,3],[{a},{b},{c}],color="{colour}")'
+    return f"import matplotlib.pyplot as plt\n{drawn}"

@@ -13,9 +13,9 @@ from trainer.prompts.synthetic.charts import Charts
 @pytest.mark.parametrize(
     ("question", "drawn"),
     [
-        ("red bars 3 5 2 titled cats\n", ("patches", [3, 5, 2], "red")),
-        ("blue line 1 6 4 titled rain\n", ("lines", [1, 6, 4], "blue")),
-        ("black dots 2 2 1 titled votes\n", ("collections", [2, 2, 1], "black")),
+        ("red bars 3 5 2\n", ("patches", [3, 5, 2], "red")),
+        ("blue line 1 6 4\n", ("lines", [1, 6, 4], "blue")),
+        ("black dots 2 2 1\n", ("collections", [2, 2, 1], "black")),
     ],
 )
 def test_what_is_drawn(question, drawn):
@@ -36,7 +36,7 @@ def test_what_is_drawn(question, drawn):
         else:
             seen = found[0].get_offsets()[:, 1].tolist()
         ink = found[0].get_color() if kind == "lines" else found[0].get_facecolor()
-        assert (seen, axes.get_title()) == (values, question.split()[-1])
+        assert seen == values
         assert same_color(ink, colour)
     finally:
         plt.close("all")
@@ -44,12 +44,12 @@ def test_what_is_drawn(question, drawn):
 
 def test_every_problem_is_another_one():
     rows = Charts().rows()
-    assert len({row["code"] for row in rows}) == len(rows) == 4 * 3 * 4 * 6**3
+    assert len({row["code"] for row in rows}) == len(rows) == 4 * 3 * 6**3
 
 
 def test_a_careless_teacher():
     source, rng = Charts(teacher_error=1.0), random.Random(0)
-    for index in range(0, 10_000, 90):
+    for index in range(0, 2500, 25):
         row = source.rows()[index]
         drawn = program(source.drawn(row, rng)["demonstration"], ("python",))
         assert drawn.startswith("import matplotlib.pyplot as plt\nplt.")
