@@ -28,7 +28,10 @@ LIMITS = Sandbox(seconds=5, memory_mb=256)
 NOBODY = 65534
 
 WALLS = {
-    "file system": ("            build_root(job)\n", '            os.chdir("/tmp")\n'),
+    "file system": (
+        "            build_root(job)\n",
+        '            os.chmod(job["folder"], 0o777)\n            os.chdir(job["folder"])\n',
+    ),
     "read-only": ("    _restrict(target, _READ_ONLY | _NO_SETUID | _NO_DEVICES, deep=True)\n", ""),
     "size of /tmp": ("size={job['files_mb']}m,", ""),
     "network namespace": ("| 0x40000000 ", ""),

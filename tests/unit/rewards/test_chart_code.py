@@ -88,7 +88,7 @@ def test_no_code(reward, make_replies):
 
 
 def test_rows(draw, make_reward):
-    picture = {"type": "image", "image": Image.new("RGB", (640, 480), "white")}
+    picture = {"type": "image", "image": Image.new("RGB", (160, 120), "white")}
     (score,) = draw([BARS], messages=({"role": "user", "content": [picture]},))
     assert set(score.parts) == {"ssim"}
     assert draw([BARS])[0].status is ScoreStatus.NOT_APPLICABLE

@@ -13,9 +13,9 @@ from trainer.types import ScoreStatus
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _isolated():
+def cell():
     try:
-        Sandbox().open()
+        return Sandbox().open()
     except MissingService as error:
         pytest.skip(str(error))
 
@@ -109,10 +109,9 @@ sys.exit(not passed)
 """A checker beside the program, with the right answer in hand: what `code/unit_tests` is not."""
 
 
-def believed(code: str) -> set[str]:
+def believed(cell: Cell, code: str) -> set[str]:
     """Which of the signs that such a checker gives say that the program is right."""
-    request = {"code": code, "right": 441}
-    done = Sandbox().open().run(IN_ITS_OWN_PROCESS, request=request)
+    done = cell.run(IN_ITS_OWN_PROCESS, request={"code": code, "right": 441})
     signs = {
         "text": b"passed" in done.stdout.lower(),
         "result": b"true" in done.result,
@@ -122,13 +121,13 @@ def believed(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_programs_fool_a_checker_in_their_own_process(kind):
-    assert believed(HOSTILE[kind])
+def test_hostile_programs_fool_a_checker_in_their_own_process(cell, kind):
+    assert believed(cell, HOSTILE[kind])
 
 
-def test_what_that_checker_says_of_honest_programs():
-    assert believed("def f(x): return x * x") == {"text", "result", "exit code"}
-    assert believed("def f(x): return 2 * x") == set()
+def test_what_that_checker_says_of_honest_programs(cell):
+    assert believed(cell, "def f(x): return x * x") == {"text", "result", "exit code"}
+    assert believed(cell, "def f(x): return 2 * x") == set()
 
 
 async def test_a_run_scores_through_the_border(score, make_replies):
