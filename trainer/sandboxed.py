@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import PrivateAttr
 
 from trainer.context import Context
-from trainer.ops.fork_server import First
+from trainer.ops.fork_server import NOTHING, First
 from trainer.ops.sandbox import Cell, Outcome, Sandbox
 from trainer.rewards.base import PointwiseReward
 
@@ -29,8 +29,8 @@ class SandboxedReward(PointwiseReward):
     remembered: ClassVar[int] = 256
     """Results that a worker keeps; few where they are pictures."""
 
-    driver: ClassVar[ModuleType]
-    """A module of ours that `drive` runs inside; what it needs besides is imported once, ahead."""
+    driver: ClassVar[ModuleType | None] = None
+    """A module of ours that `drive` runs inside, and whose `prepare` runs once, ahead."""
 
     sandbox: Sandbox = Sandbox()
 
@@ -42,13 +42,13 @@ class SandboxedReward(PointwiseReward):
         return self.runs * self.sandbox.seconds
 
     def proven(self) -> Cell:
-        """A cell whose walls were tried. Subclasses look for what else they need. Raises
-        MissingService."""
+        """A cell whose walls were tried. Raises MissingService."""
         return self.sandbox.open(self.first())
 
     def first(self) -> First:
-        """What is done once in each worker, ahead of all runs of code."""
-        return First(_source(self.driver))
+        """What is done once in each worker, ahead of all runs of code. Subclasses look here for
+        what they need besides. Raises MissingService."""
+        return First(_source(self.driver)) if self.driver else NOTHING
 
     @asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[None]:
@@ -86,6 +86,7 @@ class SandboxedReward(PointwiseReward):
     ) -> Outcome:
         """Runs the driver inside, on a request that holds what the model wrote; the rest as
         `Cell.run`."""
+        assert self.driver is not None
         source = _source(self.driver)
         return self.cell.run(
             source, request=request, packages=packages, shows=shows, seconds=seconds
