@@ -41,13 +41,13 @@ class SandboxedReward(PointwiseReward):
     def own_seconds(self) -> float:
         return self.runs * self.sandbox.seconds
 
-    def proven(self) -> Cell:
-        """A cell whose walls were tried. Raises MissingService."""
-        return self.sandbox.open(self.first())
+    def proven(self, first: First = NOTHING) -> Cell:
+        """A cell whose walls were tried. Subclasses look for what else they need. Raises
+        MissingService."""
+        return self.sandbox.open(first)
 
     def first(self) -> First:
-        """What is done once in each worker, ahead of all runs of code. Subclasses look here for
-        what they need besides. Raises MissingService."""
+        """What is done once in each worker, ahead of all runs of code."""
         return First(_source(self.driver)) if self.driver else NOTHING
 
     @asynccontextmanager
@@ -56,7 +56,7 @@ class SandboxedReward(PointwiseReward):
         yield
 
     def warm(self) -> None:
-        self._cell = self.proven()
+        self._cell = self.proven(self.first())
 
     @property
     def cell(self) -> Cell:

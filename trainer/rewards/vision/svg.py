@@ -13,10 +13,10 @@ from pydantic import Field, model_validator
 from trainer.errors import MissingService
 from trainer.ops import image_similarity as alike
 from trainer.ops import svg_driver
-from trainer.ops.fork_server import First
+from trainer.ops.fork_server import NOTHING, First
 from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import last_image
-from trainer.ops.sandbox import Sandbox
+from trainer.ops.sandbox import Cell, Sandbox
 from trainer.ops.svg import brevity, colours, forbidden, set_f1, svg_in
 from trainer.rewards.base import Verdict
 from trainer.sandboxed import SandboxedReward
@@ -67,6 +67,10 @@ class Svg(SandboxedReward):
         if self.ssim_weight + self.length_weight == 0:
             raise ValueError("ssim_weight and length_weight are both 0; raise one of them")
         return self
+
+    def proven(self, first: First = NOTHING) -> Cell:
+        self._renderer()
+        return super().proven(first)
 
     def first(self) -> First:
         return replace(super().first(), given=str(self._renderer().parent))
