@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import PrivateAttr
 
 from trainer.context import Context
+from trainer.ops.fork_server import NOTHING, First
 from trainer.ops.sandbox import Cell, Outcome, Sandbox
 from trainer.rewards.base import PointwiseReward
 
@@ -28,6 +29,9 @@ class SandboxedReward(PointwiseReward):
     remembered: ClassVar[int] = 256
     """Results that a worker keeps; few where they are pictures."""
 
+    driver: ClassVar[ModuleType | None] = None
+    """A module of ours that `drive` runs inside, and whose `prepare` runs once, ahead."""
+
     sandbox: Sandbox = Sandbox()
 
     _cell: Cell | None = PrivateAttr(None)
@@ -37,10 +41,14 @@ class SandboxedReward(PointwiseReward):
     def own_seconds(self) -> float:
         return self.runs * self.sandbox.seconds
 
-    def proven(self) -> Cell:
+    def proven(self, first: First = NOTHING) -> Cell:
         """A cell whose walls were tried. Subclasses look for what else they need. Raises
         MissingService."""
-        return self.sandbox.open()
+        return self.sandbox.open(first)
+
+    def first(self) -> First:
+        """What is done once in each worker, ahead of all runs of code."""
+        return First(_source(self.driver)) if self.driver else NOTHING
 
     def ready(self) -> None:
         self.proven()
@@ -51,7 +59,7 @@ class SandboxedReward(PointwiseReward):
         yield
 
     def warm(self) -> None:
-        self._cell = self.proven()
+        self._cell = self.proven(self.first())
 
     @property
     def cell(self) -> Cell:
@@ -73,16 +81,20 @@ class SandboxedReward(PointwiseReward):
 
     def drive(
         self,
-        driver: ModuleType,
         request: dict[str, Any],
         *,
         packages: bool = False,
         shows: tuple[Path, ...] = (),
         seconds: float | None = None,
     ) -> Outcome:
-        """Runs a module of ours inside, on a request that holds what the model wrote; the rest as
+        """Runs the driver inside, on a request that holds what the model wrote; the rest as
         `Cell.run`."""
-        source = Path(str(driver.__file__)).read_text(encoding="utf-8")
+        assert self.driver is not None
+        source = _source(self.driver)
         return self.cell.run(
             source, request=request, packages=packages, shows=shows, seconds=seconds
         )
+
+
+def _source(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from trainer.check import check_recipe, count, missing_needs, size_text, unready
-from trainer.ops import sandbox, vllm_launch
+from trainer.ops import fork_server, vllm_launch
 from trainer.plan import (
     adapter_alone,
     batch_of,
@@ -403,7 +403,7 @@ def test_check_says_how_stale_rollouts_may_be(recipe, overrides, old, staleness)
 
 def test_a_sandbox_that_does_not_stand_is_a_problem(recipe, monkeypatch):
     tests = "reward={type: weighted, terms: {code: {reward: code/unit_tests}}}"
-    monkeypatch.setattr(sandbox, "JAIL", Path("/nowhere/jail.py"))
+    monkeypatch.setattr(fork_server, "JAIL", Path("/nowhere/jail.py"))
     monkeypatch.setenv("PATH", "/nowhere")
     (line,) = unready(recipe(tests))
     assert line.startswith("reward: code/unit_tests: sandbox: no isolation for untrusted code")

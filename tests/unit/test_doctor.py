@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from trainer import doctor
-from trainer.ops import sandbox
+from trainer.ops import fork_server
 
 
 def page() -> str:
@@ -73,7 +73,7 @@ def test_a_sandbox_that_works_is_named():
 
 def test_without_a_sandbox_it_says_what_that_disables_and_the_way_out(monkeypatch):
     """No isolation holds where the probe cannot run."""
-    monkeypatch.setattr(sandbox, "JAIL", Path("/nowhere/jail.py"))
+    monkeypatch.setattr(fork_server, "JAIL", Path("/nowhere/jail.py"))
     monkeypatch.setenv("PATH", "/nowhere")
     text = " ".join(page().split())
     rewards = "code/sql, code/unit_tests, vision/chart_code, vision/svg"

@@ -1,7 +1,7 @@
 """Inside of the sandbox: walls a process in and runs untrusted Python there.
 
-Started by `trainer.ops.sandbox` as a plain script, with the standard library only, and as little of
-it as will do: `json`, `typing` and `platform` would double the time of a run. Processes:
+A plain script, with the standard library only, and as little of it as will do: `json`, `typing` and
+`platform` would double the time of a run. Processes:
 
     launcher   reads the job; its only other duty is to write the id maps
     builder    in new user, mount, network, process and IPC namespaces; forks and waits
@@ -52,7 +52,7 @@ _FORBIDDEN = {
 }
 """Sockets, shared memory that no limit counts, tracing, mounts, namespaces, keys, modules, bpf."""
 _FORBIDDEN_EVERYWHERE = (425, 428, 429, 430, 431, 432, 433, 438, 442, 447)
-_MOUNT_SETATTR = 442
+_CLOSE_RANGE, _MOUNT_SETATTR = 436, 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -177,6 +177,13 @@ def limit(job: dict[str, Any], *, alone: bool) -> None:
         resource.setrlimit(kind, (value, value))
 
 
+def _close_from(first: int) -> None:
+    """However high their numbers are, which are those that the caller had for them."""
+    if sys.platform == "linux":
+        _libc.syscall(ctypes.c_long(_CLOSE_RANGE), first, ctypes.c_uint(2**32 - 1), 0)
+    os.closerange(first, 256)  # before Linux 5.9
+
+
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         _libc.prctl(_DEATH_SIGNAL, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
@@ -197,9 +204,10 @@ def prisoner(job: dict[str, Any], result: int, *, walled: bool) -> NoReturn:
     os.lseek(inputs, 0, os.SEEK_SET)
     os.dup2(inputs, 0)
     os.dup2(result, 3)
-    os.closerange(4, 256)
+    _close_from(4)
     limit(job, alone=walled)
     if walled:
+        os.setsid()  # a group spans namespaces: `kill(0, ...)` would reach builder and launcher
         filter_calls()
     sys.stdin = open(0, encoding="utf-8", errors="replace")  # noqa: SIM115
     sys.argv = ["main.py"]
@@ -301,7 +309,7 @@ def write_maps(process: int, *, root: bool) -> None:
             file.write(own if root else f"{NOBODY} {outer} 1\n")
 
 
-def main(job_fd: int, control: int, result: int) -> None:
+def launch(job_fd: int, control: int, result: int) -> None:
     _die_with_parent()
     os.umask(0o022)
     with os.fdopen(job_fd, "rb") as stream:
@@ -331,4 +339,4 @@ def main(job_fd: int, control: int, result: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(text) for text in sys.argv[1:4]))
+    launch(*(int(text) for text in sys.argv[1:4]))

@@ -12,6 +12,7 @@ outside, with right answers that were never handed in.
 
 from __future__ import annotations
 
+import io
 import json
 import marshal
 import os
@@ -19,12 +20,11 @@ import platform
 import select
 import shutil
 import signal
-import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,14 +32,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.errors import MissingService
+from trainer.ops.fork_server import (
+    JAIL,
+    NOTHING,
+    First,
+    ForkServer,
+    environment,
+    fresh,
+    python,
+)
+from trainer.ops.shown import DATA, packages_path, shown
 
-JAIL = Path(__file__).with_name("jail.py")
 START_SECONDS = 30.0
 """For the walls to stand; none of the code's own time."""
-SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts")
-DATA = "/data"
-"""Where a shown file lies inside."""
-
 KINDS = ("namespaces", "bubblewrap")
 REMEDY = (
     "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
@@ -87,7 +92,7 @@ except OSError:
     pass
 for child in children:
     os.kill(child, 9)
-with open("/tmp/own", "w") as file:
+with open("own", "w") as file:
     file.write("x")
 os.write(3, json.dumps(held).encode())
 """
@@ -149,9 +154,9 @@ class Sandbox(BaseModel):
     output_kb: int = Field(256, ge=1)
     """Of standard output, standard error and result, each; more ends the run."""
 
-    def open(self) -> Cell:
-        """A cell whose walls were tried from inside. Raises `MissingService` that names what is
-        missing."""
+    def open(self, first: First = NOTHING) -> Cell:
+        """A cell whose walls were tried from inside. `first` is done once, ahead of all runs, where
+        the walls are namespaces. Raises `MissingService` that names what is missing."""
         if self.isolation == "none":
             return Cell(self, "none")
         if sys.platform != "linux":
@@ -161,9 +166,12 @@ class Sandbox(BaseModel):
             )
         faults = {}
         for kind in KINDS if self.isolation == "auto" else (self.isolation,):
-            faults[kind] = self.fault(kind)
-            if not faults[kind]:
-                return Cell(self, kind)
+            cell = Cell.of(self, kind, first)
+            try:
+                cell.prove()
+                return cell
+            except MissingService as error:
+                faults[kind] = str(error)
         told = "; ".join(f"{kind}: {fault}" for kind, fault in faults.items())
         raise MissingService(
             f"sandbox: no isolation for untrusted code on this machine ({told}). {REMEDY}, or set "
@@ -173,7 +181,7 @@ class Sandbox(BaseModel):
     def fault(self, kind: str) -> str:
         """Why a kind of isolation does not hold here; empty if it does."""
         try:
-            Cell(self, kind).prove()
+            Cell.of(self, kind).prove()
         except MissingService as error:
             return str(error)
         return ""
@@ -185,6 +193,12 @@ class Cell:
 
     limits: Sandbox
     kind: str
+    server: ForkServer | None = None
+    """None: each run starts an interpreter of its own."""
+
+    @classmethod
+    def of(cls, limits: Sandbox, kind: str, first: First = NOTHING) -> Cell:
+        return cls(limits, kind, ForkServer(first) if kind == "namespaces" else None)
 
     def run(
         self,
@@ -213,16 +227,27 @@ class Cell:
                 "stdin": stdin,
                 "request": request,
                 "folder": str(folder),
-                "shows": _shown(packages, shows),
-                "path": _path(packages),
+                "shows": shown(packages, shows),
+                "path": packages_path() if packages else [],
             }
-            return _Run(self, job).outcome()
+            try:
+                return _Run(self, job).outcome()
+            except NotStarted:  # so no code has run yet
+                if self.server is None or not self.server.died():
+                    raise
+                return _Run(self, job).outcome()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def inside(self, file: Path) -> str:
         """The path under which code sees a shown file."""
         return os.path.realpath(file) if self.kind == "none" else f"{DATA}/{file.name}"
+
+    def started(self, job: dict[str, Any], inside: Sequence[int]) -> AbstractContextManager[None]:
+        """Something that reads the job and runs it, from entering to leaving."""
+        if self.server is not None:
+            return self.server.forked(inside)
+        return fresh(_outer(self.kind, job), inside)
 
     def prove(self) -> None:
         """Raises `MissingService` where a wall does not hold."""
@@ -232,7 +257,7 @@ class Cell:
                 "prefix": sys.base_prefix,
                 "parent": os.getpid(),
                 "processes": self.limits.processes,
-                "variables": [*set(os.environ) - {*_environment(), "PWD"}],
+                "variables": [*set(os.environ) - {*environment(), "PWD"}],
             }
             # the time is that of a busy machine's start, not of the code to come
             patient = replace(self, limits=self.limits.model_copy(update={"seconds": 30.0}))
@@ -243,6 +268,10 @@ class Cell:
             raise MissingService(f"the probe did not run ({done.reason})") from None
         if held:
             raise MissingService(", ".join(held))
+
+
+class NotStarted(MissingService):
+    """The walls never stood; of a server, perhaps because it was killed for want of memory."""
 
 
 class _Run:
@@ -257,43 +286,26 @@ class _Run:
         self.overflow = False
 
     def outcome(self) -> Outcome:
-        pipes = [os.pipe() for _ in range(3)]
-        (job_out, job_in), (control, control_out), (result, result_out) = pipes
-        inside = (job_out, control_out, result_out)
-        started = time.monotonic()
-        try:
-            command = [*_outer(self.cell.kind, self.job), *map(str, inside)]
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=inside,
-                env=_environment(),
-                start_new_session=True,
-            )
-        except BaseException:
-            for fd in (*inside, job_in, control, result):
-                os.close(fd)
-            raise
-        for fd in inside:
-            os.close(fd)
-        with process:
-            try:
-                with suppress(BrokenPipeError), os.fdopen(job_in, "wb") as file:
-                    file.write(marshal.dumps(self.job))
-                streams = [stream.fileno() for stream in (process.stdout, process.stderr) if stream]
-                streams.append(result)
-                self.kept = {fd: bytearray() for fd in streams}
+        """Raises `MissingService` where the walls cannot be built."""
+        with ExitStack() as opened:
+            pipes = [os.pipe() for _ in range(5)]
+            reads = [opened.enter_context(open(fd, "rb", buffering=0)) for fd, _ in pipes]
+            writes = [opened.enter_context(open(fd, "wb", buffering=0)) for _, fd in pipes]
+            (job_in, *written), (job_out, *read) = writes, reads
+            control, result, out, err = (file.fileno() for file in read)
+            self.kept = {fd: bytearray() for fd in (out, err, result)}
+            inside = (job_out, *written)
+            started = time.monotonic()
+            with self.cell.started(self.job, [file.fileno() for file in inside]):
+                for file in inside:
+                    file.close()
+                with suppress(BrokenPipeError), io.BufferedWriter(job_in) as stream:
+                    stream.write(marshal.dumps(self.job))
                 self._listen(control)
-            finally:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                os.close(control)
-                os.close(result)
-        out, err, wrote = (bytes(self.kept[fd]) for fd in streams)
-        status, code = self._ending(err)
-        return Outcome(status, code, out, err, wrote, time.monotonic() - started)
+            seconds = time.monotonic() - started
+        said, warned, wrote = map(bytes, self.kept.values())
+        status, code = self._ending(warned)
+        return Outcome(status, code, said, warned, wrote, seconds)
 
     def _listen(self, control: int) -> None:
         """Until the end is announced and all is read, or a limit is passed."""
@@ -336,7 +348,7 @@ class _Run:
             raise MissingService(told["missing"])
         if "ready" not in told:
             said = stderr.decode("utf-8", "replace").strip()[-300:]
-            raise MissingService(f"the sandbox did not start: {said or 'no word from it'}")
+            raise NotStarted(f"the sandbox did not start: {said or 'no word from it'}")
         if self.overflow:
             return "overflow", 0
         if "timeout" in told:
@@ -347,10 +359,8 @@ class _Run:
 
 def _outer(kind: str, job: dict[str, Any]) -> list[str]:
     """The command that starts the jail."""
-    python = getattr(sys, "_base_executable", sys.executable)  # that of a venv is not shown
-    start = [python, "-I", "-S", "-B"]
     if kind != "bubblewrap":
-        return [*start, str(JAIL)]
+        return [*python(), str(JAIL)]
     if os.getuid() == 0:
         raise MissingService("as root it limits no processes; namespaces of our own do")
     program = shutil.which("bwrap")
@@ -364,33 +374,4 @@ def _outer(kind: str, job: dict[str, Any]) -> list[str]:
         else:
             walls += ["--ro-bind", source, target]
     walls += ["--ro-bind", str(JAIL), "/jail.py", "--remount-ro", "/", "--chdir", "/tmp"]
-    return [*walls, "--", *start, "/jail.py"]
-
-
-def _environment() -> dict[str, str]:
-    names = ("LD_LIBRARY_PATH", "SYSTEMROOT")
-    own = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    return own | threads | {name: os.environ[name] for name in names if name in os.environ}
-
-
-def _shown(packages: bool, files: tuple[Path, ...]) -> list[tuple[str, str]]:
-    """(outside, inside) of what can be read; outer folders before what is in them."""
-    prefixes = {sys.base_prefix, sys.prefix} if packages else {sys.base_prefix}
-    for prefix in prefixes:
-        if Path.home().is_relative_to(prefix):
-            raise MissingService(f"Python is installed in {prefix}, which holds your home folder")
-    named = sorted({path for path in (*SYSTEM, *prefixes) if os.path.lexists(path)})
-    named = [
-        path
-        for path in named
-        if not any(path != other and Path(path).is_relative_to(other) for other in named)
-    ]
-    # a link to an installation would lead to what is not shown
-    shown = [(os.path.realpath(path) if path in prefixes else path, path) for path in named]
-    return shown + [(os.path.realpath(file), f"{DATA}/{file.name}") for file in files]
-
-
-def _path(packages: bool) -> list[str]:
-    """What the code's `sys.path` has besides the standard library."""
-    return [*{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}] if packages else []
+    return [*walls, "--", *python(), "/jail.py"]

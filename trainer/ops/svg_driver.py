@@ -7,9 +7,16 @@ import sys
 from typing import Any
 
 
+def prepare(folder: str) -> None:
+    """`folder` holds resvg_py."""
+    sys.path.insert(0, folder)
+    import resvg_py  # noqa: F401
+
+
 def main(request: dict[str, Any]) -> None:
-    """Writes the picture of `svg` on white, as PNG, to descriptor 3. `folder` holds resvg_py."""
-    sys.path.insert(0, request["folder"])
+    """Writes the picture of `svg` on white, as PNG, to descriptor 3."""
+    if "resvg_py" not in sys.modules:
+        prepare(request["folder"])
     import resvg_py
 
     picture = resvg_py.svg_to_bytes(

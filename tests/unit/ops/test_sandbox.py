@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -101,7 +100,7 @@ def test_exits_and_crashes_are_reported(cell, code, ending):
 def test_deep_recursion(cell):
     assert "RecursionError" in cell.run("def f(): f()\nf()").reason
     deep = "import sys; sys.setrecursionlimit(10**9)\ndef f(x): return [f(x)]\nf(1)"
-    assert not cell.run(deep).fine
+    assert not cell.run(deep, seconds=1).fine
     assert not cell.run("eval('(' * 100_000)").fine
 
 
@@ -136,9 +135,9 @@ def test_a_daemon_does_not_outlive_its_run(cell):
 
 def test_endless_loop_and_sleep_are_cut(cell):
     for code in ("while True: pass", "import time; time.sleep(60)", "9**9**9"):
-        done = cell.run(code)
+        done = cell.run(code, seconds=0.5)
         assert done.status in ("timeout", "signal")
-        assert done.seconds < 8
+        assert done.seconds < 5
 
 
 def test_a_caught_alarm_changes_no_clock(cell):
@@ -153,7 +152,7 @@ try: resource.setrlimit(resource.RLIMIT_CPU, (999, 999)); print("raised")
 except (OSError, ValueError): pass
 while True: pass
 """
-    done = cell.run(code)
+    done = cell.run(code, seconds=0.5)
     assert (done.status, done.stdout) == ("timeout", b"")
     assert gone()
 
@@ -208,24 +207,21 @@ except OSError as error:
     assert not cell.run("with open('big', 'wb') as f: f.seek(2**40); f.write(b'x')").fine
 
 
-def test_file_wipe(cell, tmp_path):
-    (tmp_path / "kept.txt").write_text("here")
+def test_what_is_installed_stays_as_it_is(cell):
+    """See `test_walls` for files that only a wall protects."""
     code = """
-import ctypes, os, shutil
-shutil.rmtree(REQUEST, ignore_errors=True)
-for name in (ctypes.__file__, "/usr/bin/env", REQUEST + "/kept.txt", "/etc/passwd"):
+import ctypes, os
+for name in (ctypes.__file__, "/usr/bin/env", "/etc/passwd"):
     for act in (lambda n: open(n, "r+"), lambda n: os.chmod(n, 0o777), lambda n: os.utime(n),
                 lambda n: os.rename(n, n + ".old"), os.unlink):
         try: act(name); print("changed", name)
         except OSError: pass
-for top in ("/", "/usr", "/usr/bin", "/etc", "/dev", REQUEST):
+for top in ("/", "/usr", "/usr/bin", "/etc", "/dev"):
     try: os.mkdir(top + "/mine"); print("made in", top)
     except OSError: pass
 """
-    done = cell.run(code, request=str(tmp_path))
+    done = cell.run(code)
     assert (done.fine, done.stdout) == (True, b"")
-    assert (tmp_path / "kept.txt").read_text() == "here"
-    assert Path("/usr/bin/env").exists()
 
 
 def test_remounting_is_no_way_out(cell):
@@ -238,20 +234,16 @@ print([libc.mount(b"/usr", b"/usr", None, 4128, None), libc.unshare(0x10000000),
     assert cell.run(code).stdout == b"[-1, -1, -1, -1, -1]\n"
 
 
-def test_network(cell):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.2)
-        code = """
+def test_no_socket_of_any_kind(cell):
+    code = """
 import socket
-for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK, 40):
-    try: socket.socket(family, socket.SOCK_STREAM).connect(REQUEST[family == socket.AF_UNIX])
-    except (OSError, TypeError): continue
-    print("connected")
+for family in range(46):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
+        try: socket.socket(family, kind)
+        except OSError: continue
+        print(family, kind)
 """
-        asked = [["127.0.0.1", server.getsockname()[1]], "\0x"]
-        assert cell.run(code, request=asked).stdout == b""
-        with pytest.raises(TimeoutError):
-            server.accept()
+    assert cell.run(code).stdout == b""
 
 
 def test_secrets_stay_out(cell, tmp_path, monkeypatch):
@@ -286,7 +278,7 @@ def test_packages_of_an_environment_that_is_a_link(cell, tmp_path, monkeypatch):
     link = tmp_path / "link"
     link.symlink_to(real)
     monkeypatch.setattr(sys, "prefix", str(link))
-    monkeypatch.setattr(sandbox, "_path", lambda packages_: [str(link / packages)])
+    monkeypatch.setattr(sandbox, "packages_path", lambda: [str(link / packages)])
     assert cell.run("import only_here; print(only_here.number)", packages=True).stdout == b"7\n"
 
 
@@ -337,7 +329,7 @@ def test_shown_files_can_be_read_only(cell, tmp_path):
 
 
 def test_without_walls_there_are_limits_only():
-    bare = Sandbox(isolation="none", seconds=1).open()
+    bare = Sandbox(isolation="none", seconds=0.5).open()
     assert bare.run("print(2)").stdout == b"2\n"
     assert bare.run("while True: pass").status == "timeout"
     assert bare.run("import time, os\nif not os.fork(): time.sleep(30)").seconds < 5

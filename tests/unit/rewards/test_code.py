@@ -1,9 +1,8 @@
-"""code/unit_tests, code/sql and vision/chart_code: what programs do is data, never a verdict."""
+"""code/unit_tests and code/sql: what programs do is data, never a verdict."""
 
 from __future__ import annotations
 
 import pytest
-from PIL import Image
 
 from trainer.config import Scoring
 from trainer.errors import MissingService
@@ -14,9 +13,9 @@ from trainer.types import ScoreStatus
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _isolated():
+def cell():
     try:
-        Sandbox().open()
+        return Sandbox().open()
     except MissingService as error:
         pytest.skip(str(error))
 
@@ -31,7 +30,7 @@ SUM = "print(sum(map(int, input().split())))"
 
 def test_programs(grade):
     replies = [py(SUM), py("print(3)"), py("1 /"), py("while True: pass"), "no code"]
-    spec = {"type": "code/unit_tests", "value": "share", "sandbox": {"seconds": 3}}
+    spec = {"type": "code/unit_tests", "value": "share", "sandbox": {"seconds": 1}}
     scores = grade(spec, replies, meta={"tests": ADD})
     assert [score.value for score in scores] == [1.0, 0.5, 0.0, 0.0, 0.0]
     assert [score.parts.get("all") for score in scores] == [1.0, 0.0, 0.0, 0.0, None]
@@ -98,6 +97,39 @@ def test_hostile_programs_earn_nothing(grade, kind, tests):
     assert score.reason.startswith("test 0: ")
 
 
+IN_ITS_OWN_PROCESS = """
+import json, os, sys
+scope = {"__name__": "solution"}
+exec(REQUEST["code"], scope)
+passed = "f" in scope and scope["f"](21) == REQUEST["right"]
+print("1 passed" if passed else "1 failed")
+os.write(3, json.dumps({"passed": passed}).encode())
+sys.exit(not passed)
+"""
+"""A checker beside the program, with the right answer in hand: what `code/unit_tests` is not."""
+
+
+def believed(cell: Cell, code: str) -> set[str]:
+    """Which of the signs that such a checker gives say that the program is right."""
+    done = cell.run(IN_ITS_OWN_PROCESS, request={"code": code, "right": 441})
+    signs = {
+        "text": b"passed" in done.stdout.lower(),
+        "result": b"true" in done.result,
+        "exit code": done.code == 0,
+    }
+    return {sign for sign, says in signs.items() if says}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_programs_fool_a_checker_in_their_own_process(cell, kind):
+    assert believed(cell, HOSTILE[kind])
+
+
+def test_what_that_checker_says_of_honest_programs(cell):
+    assert believed(cell, "def f(x): return x * x") == {"text", "result", "exit code"}
+    assert believed(cell, "def f(x): return 2 * x") == set()
+
+
 async def test_a_run_scores_through_the_border(score, make_replies):
     hang = py(
         "import os, time\nif not os.fork(): time.sleep(99)\nos.kill(os.getppid(), 9)\nprint(3)"
@@ -125,8 +157,8 @@ def test_equal_programs_of_a_row_run_once(make_reward, make_replies, monkeypatch
 
 async def test_slow_code_is_a_0_however_short_the_deadline(make_reward, make_replies):
     """The code's time comes on top of `scoring.deadline`: a 0, and not the reward's fault."""
-    spec = {"type": "code/unit_tests", "total_seconds": 2, "sandbox": {"seconds": 2}}
-    config = Scoring(workers=1, deadline=1.0)
+    spec = {"type": "code/unit_tests", "total_seconds": 1, "sandbox": {"seconds": 1}}
+    config = Scoring(workers=1, deadline=0.5)
     group = make_replies([py("while True: pass")], meta={"tests": ADD})
     async with Scorer.open(make_reward(spec), config, seed=0, total_steps=9) as scorer:
         (found,) = await scorer.score_group(group, step=0)
@@ -200,7 +232,7 @@ def test_reasoning_sql_card(grade):
 )
 def test_queries(grade, query, value, says):
     gold = "select age from users order by age"
-    spec = {"type": "code/sql", "sandbox": {"seconds": 3, "memory_mb": 256, "output_kb": 512}}
+    spec = {"type": "code/sql", "sandbox": {"seconds": 1, "memory_mb": 256, "output_kb": 512}}
     (score,) = grade(spec, [sql(query)], answer=gold, meta={"schema": SCHEMA})
     assert score.value == value
     assert says in score.reason
@@ -232,50 +264,3 @@ def test_rows_of_sql(grade, tmp_path):
     ):
         with pytest.raises(Exception, match=says):
             grade(spec, replies[:1], answer="select y from users", meta=meta)
-
-
-CHART = """
-import matplotlib.pyplot as plt
-plt.bar(["a", "b", "c"], [1, 2, 4], color="red")
-plt.title("Sales")
-"""
-
-
-@pytest.mark.slow
-def test_charts(grade):
-    other = CHART.replace("red", "blue").replace("4]", "8]")
-    replies = [
-        py(CHART + "plt.savefig('x.png')\nplt.close()"),
-        py(other),
-        py("import matplotlib.pyplot as plt\nfig = plt.figure()"),
-        py("print(1)"),
-        py('import os; os.write(3, b\'{"png": "", "texts": ["Sales"]}\')'),
-        "no code",
-    ]
-    spec = {"type": "vision/chart_code", "rendered": 0.1}
-    scores = grade(spec, replies, answer=CHART)
-    same, near, blank, nothing, forged, none = scores
-    assert same.value == pytest.approx(1.0)
-    assert near.parts["colour"] == 0.0
-    assert near.parts["value"] == 0.5
-    assert near.parts["layout"] == 1.0
-    similar = (near.parts["attributes"] + near.parts["ssim"]) / 2
-    assert near.value == pytest.approx(0.1 + 0.9 * similar)
-    assert 0.1 < near.value < 0.7
-    assert (blank.value, blank.reason) == (0.0, "the picture is of one colour")
-    assert (nothing.value, nothing.reason) == (0.0, "the code draws no figure")
-    assert forged.value == 0.0
-    assert none.status is ScoreStatus.UNPARSABLE
-
-
-@pytest.mark.slow
-def test_rows_of_charts(grade, make_reward):
-    picture = {"type": "image", "image": Image.new("RGB", (640, 480), "white")}
-    messages = ({"role": "user", "content": [picture]},)
-    (score,) = grade("vision/chart_code", [py(CHART)], messages=messages)
-    assert set(score.parts) == {"ssim"}
-    assert grade("vision/chart_code", [py(CHART)])[0].status is ScoreStatus.NOT_APPLICABLE
-    with pytest.raises(ValueError, match="own code draws no chart"):
-        grade("vision/chart_code", [py(CHART)], answer="1 / 0")
-    with pytest.raises(ValueError, match="lpips_weight are all 0"):
-        make_reward({"type": "vision/chart_code", "attribute_weight": 0, "visual_weight": 0})

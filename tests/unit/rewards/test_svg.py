@@ -108,7 +108,7 @@ def test_pictures(grade):
 
 @pytest.mark.usefixtures("_renders")
 def test_a_row_with_an_svg(grade):
-    spec = {"type": "vision/svg", "colour_weight": 1.0, "rendered": 0.2}
+    spec = {"type": "vision/svg", "colour_weight": 1.0, "rendered": 0.2, "canvas": 64}
     spec["sandbox"] = {"seconds": 4, "output_kb": 8192}
     blue = RED.replace("ff0000", "0000ff")
     same, other = grade(spec, [RED, blue], meta={"svg": RED})

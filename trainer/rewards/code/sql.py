@@ -28,6 +28,7 @@ class Sql(SandboxedReward):
     execution and syntax parts after Reasoning-SQL, of which only the abstract was read.
     """
 
+    driver = sql_driver
     runs = 2  # the row's query too, for its first rollout
 
     schema_column: str = "schema"
@@ -104,4 +105,4 @@ class Sql(SandboxedReward):
         request = {"schema": schema, "query": query, "most": self.most_rows, "file": None}
         if file is not None:
             request["file"] = self.cell.inside(file)
-        return self.drive(sql_driver, request, shows=(file,) if file else ())
+        return self.drive(request, shows=(file,) if file else ())

@@ -29,6 +29,8 @@ class UnitTests(SandboxedReward):
     that several rollouts of a row wrote runs once.
     """
 
+    driver = code_driver
+
     value: Literal["all", "share"] = "all"
     column: str = "tests"
     """Column of the row; empty there: `answer`."""
@@ -93,7 +95,7 @@ class UnitTests(SandboxedReward):
                 "arguments": code_driver.encode(case.arguments),
                 "named": code_driver.encode(dict(case.named)),
             }
-            done = self.drive(code_driver, request, packages=self.packages, seconds=seconds)
+            done = self.drive(request, packages=self.packages, seconds=seconds)
             if not done.fine:
                 return done.reason
             try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from trainer.ops import chart_driver
 from trainer.ops import image_similarity as alike
 from trainer.ops.chart_attributes import Drawn, read_drawn, shared
 from trainer.ops.code_blocks import program
+from trainer.ops.fork_server import First
 from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import last_image
 from trainer.ops.sandbox import Outcome, Sandbox
@@ -37,6 +39,7 @@ class ChartCode(Drawing):
     the common render-and-compare pipeline.
     """
 
+    driver = chart_driver
     runs = 2  # the right chart too, for the first rollout of a row
 
     column: str = "code"
@@ -53,9 +56,7 @@ class ChartCode(Drawing):
     """Longest side of a figure."""
     dpi: int = Field(80, ge=20, le=300)
     sandbox: Sandbox = Sandbox(seconds=6, memory_mb=3072, output_kb=8192)
-    """Importing matplotlib takes a second or more of `seconds`."""
-
-    _fonts: Path | None = PrivateAttr(None)
+    """Where bubblewrap is the wall, importing matplotlib takes a second or more of `seconds`."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -73,14 +74,18 @@ class ChartCode(Drawing):
             raise ValueError(f"{names} are all 0; raise one of them")
         return self
 
-    def warm(self) -> None:
-        import matplotlib as mpl
-        from matplotlib import font_manager  # writes the cache of fonts
+    def first(self) -> First:
+        fonts = self._fonts()
+        return replace(super().first(), given=str(fonts) if fonts else None, packages=True)
 
-        super().warm()
+    def _fonts(self) -> Path | None:
+        """matplotlib's cache of them."""
+        import matplotlib as mpl
+        from matplotlib import font_manager  # writes it
+
         name = f"fontlist-v{font_manager.FontManager.__version__}.json"
         fonts = Path(mpl.get_cachedir(), name)
-        self._fonts = fonts if fonts.is_file() else None
+        return fonts if fonts.is_file() else None
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         right = self._expected(prompt)
@@ -91,11 +96,9 @@ class ChartCode(Drawing):
             code = program(rollout.reply, FENCES)
         except Unparsable as error:
             return Score(0.0, status=ScoreStatus.UNPARSABLE, reason=str(error))
-        done = self._draw(code)
-        try:
-            given = read_drawn(done.result)
-        except ValueError as error:
-            return Score(0.0, reason=done.reason or str(error))
+        given = self.once(("reply", code), lambda: self._given(code))
+        if isinstance(given, str):
+            return Score(0.0, reason=given)
         target = alike.as_array(right.image)
         picture = alike.as_array(given.image, right.image.size)
         if alike.is_blank(picture):
@@ -117,7 +120,7 @@ class ChartCode(Drawing):
         if code is None:
             image = last_image(prompt.messages)
             return None if image is None else Drawn(image)
-        return self.once(code, lambda: self._right(code))
+        return self.once(("right", code), lambda: self._right(code))
 
     def _right(self, code: str) -> Drawn:
         try:
@@ -125,9 +128,17 @@ class ChartCode(Drawing):
         except (Unparsable, ValueError) as error:
             raise ValueError(f"the row's own code draws no chart: {error}") from None
 
+    def _given(self, code: str) -> Drawn | str:
+        """The chart, or why there is none."""
+        done = self._draw(code)
+        try:
+            return read_drawn(done.result)
+        except ValueError as error:
+            return done.reason or str(error)
+
     def _draw(self, code: str) -> Outcome:
-        cell = self.cell
+        fonts = self._fonts()
         request: dict[str, Any] = {"code": code, "inches": self.inches, "dpi": self.dpi}
-        request["fonts"] = cell.inside(self._fonts) if self._fonts else None
-        shows = (self._fonts,) if self._fonts else ()
-        return self.drive(chart_driver, request, packages=True, shows=shows)
+        request["fonts"] = self.cell.inside(fonts) if fonts else None
+        shows = (fonts,) if fonts else ()
+        return self.drive(request, packages=True, shows=shows)

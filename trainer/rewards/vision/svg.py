@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from trainer.errors import MissingService
 from trainer.ops import image_similarity as alike
 from trainer.ops import svg_driver
+from trainer.ops.fork_server import NOTHING, First
 from trainer.ops.parsing import Unparsable
 from trainer.ops.rubric import last_image
 from trainer.ops.sandbox import Cell, Sandbox
@@ -35,6 +37,7 @@ class Svg(Drawing):
     ours.
     """
 
+    driver = svg_driver
     runs = 2  # the right picture too, for the first rollout of a row
 
     column: str = "svg"
@@ -72,9 +75,12 @@ class Svg(Drawing):
             )
         return self
 
-    def proven(self) -> Cell:
+    def proven(self, first: First = NOTHING) -> Cell:
         self._renderer()
-        return super().proven()
+        return super().proven(first)
+
+    def first(self) -> First:
+        return replace(super().first(), given=str(self._renderer().parent))
 
     def grade(self, rollout: Rollout, prompt: Prompt) -> Verdict:
         gold = prompt.meta.get(self.column)
@@ -127,7 +133,7 @@ class Svg(Drawing):
         width, height = size or (self.canvas, self.canvas)
         request = {"svg": svg, "width": width, "height": height}
         request["folder"] = str(Path(self.cell.inside(package)).parent)
-        done = self.drive(svg_driver, request, shows=(package,))
+        done = self.drive(request, shows=(package,))
         if not done.fine:
             return done.reason
         try:
