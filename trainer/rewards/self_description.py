@@ -62,6 +62,9 @@ class SelfDescription(CompositeReward):
     def children(self) -> dict[str, Reward]:
         return {"accuracy": self.accuracy, "format": self.format}
 
+    def alone(self, prompt: Prompt) -> list[Reward]:
+        return [] if self.tight else super().alone(prompt)  # what is graded is another text
+
     @property
     def needs(self) -> frozenset[str]:
         return super().needs | {"engine"}

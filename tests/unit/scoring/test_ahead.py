@@ -186,6 +186,9 @@ EARLY = [
     ({"type": "trust", "outcome": EXACT, "thinking": ONE, "settled": [0.1, 0.9]}, ["exact"]),
     ({"type": "process/steps", "reward": ONE, "outcome": EXACT}, ["exact"]),
     ({"type": "process/steps", "reward": ONE}, []),
+    ({"type": "self_description", "accuracy": EXACT, "format": ONE}, ["exact", "pointwise"]),
+    ({"type": "self_description", "accuracy": EXACT, "format": ONE, "tight": True}, []),
+    ({"type": "audited", "reward": ONE, "audit": EXACT}, ["audited"]),
     ({"type": "lexicographic", "levels": {"a": {"reward": EXACT}}}, ["exact"]),
     ({"type": "shaped", "reward": EXACT, "scale": 2}, ["shaped"]),
 ]
