@@ -63,12 +63,15 @@ except OSError:
 for path in REQUEST["secret"]:
     if os.path.lexists(path):
         held.append(f"{path} can be seen")
-for path in ("/", "/usr", REQUEST["prefix"]):
+for path in ("/", "/usr", "/dev", "/dev/shm", REQUEST["prefix"]):
     try:
         os.close(os.open(path + "/.sandbox_probe", os.O_CREAT | os.O_WRONLY))
         held.append(f"{path} can be written to")
     except OSError:
         pass
+space = os.statvfs("/tmp")
+if space.f_blocks * space.f_frsize > REQUEST["files"]:
+    held.append("/tmp is not limited")
 for pid in (1, REQUEST["parent"]):
     try:
         os.kill(pid, 0)
@@ -257,6 +260,7 @@ class Cell:
                 "prefix": sys.base_prefix,
                 "parent": os.getpid(),
                 "processes": self.limits.processes,
+                "files": self.limits.files_mb * 2**20,
                 "variables": [*set(os.environ) - {*environment(), "PWD"}],
             }
             # the time is that of a busy machine's start, not of the code to come
@@ -367,7 +371,8 @@ def _outer(kind: str, job: dict[str, Any]) -> list[str]:
     if program is None:
         raise MissingService("bwrap is not installed")
     walls = [program, "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"]
-    walls += ["--uid", "65534", "--gid", "65534", "--dev", "/dev", "--tmpfs", "/tmp"]
+    walls += ["--uid", "65534", "--gid", "65534", "--dev", "/dev", "--remount-ro", "/dev"]
+    walls += ["--size", str(job["files_mb"] * 2**20), "--tmpfs", "/tmp"]
     for source, target in job["shows"]:
         if os.path.islink(source):
             walls += ["--symlink", os.readlink(source), target]

@@ -296,9 +296,13 @@ def harm(cell: Cell, make: Callable[[], Any]) -> bool:
         return attack.harmed(done)
 
 
-@pytest.fixture(scope="module")
-def whole(kind: str) -> Cell:
-    return Cell.of(LIMITS, kind)
+@pytest.fixture(scope="module", params=["what is there", "bubblewrap"])
+def whole(request: pytest.FixtureRequest, kind: str) -> Cell:
+    if request.param != "bubblewrap":
+        return Cell.of(LIMITS, kind)
+    if not shutil.which("bwrap") or os.getuid() == 0:
+        pytest.skip("bubblewrap is for users, and has to be installed")
+    return LIMITS.model_copy(update={"isolation": "bubblewrap"}).open()
 
 
 def test_variables_of_the_caller(kind, monkeypatch):
