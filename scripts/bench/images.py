@@ -30,11 +30,9 @@ from trainer.weights.base import probe_rows
 from trainer.weights.in_process import InProcess
 
 
-class Each(VllmServer):
-    """The images go with each request."""
-
-    async def _call(self, row: Any, sampling: dict[str, Any], read: Any) -> Any:
-        return await self.fleet.call(vllm_server._GENERATE, self._body(row, sampling), read)
+async def with_each(engine: VllmServer, row: Any, sampling: dict[str, Any], read: Any) -> Any:
+    """In place of `VllmServer._call`: the images go with each request."""
+    return await engine.fleet.call(vllm_server._GENERATE, engine._body(row, sampling), read)
 
 
 async def main() -> None:
@@ -50,7 +48,7 @@ async def main() -> None:
     model = TinyVision(image_size=side, max_positions=(side // 28) ** 2 + 512)
     renderer = model.renderer()
     engine = VllmServer(workers=1, dtype="float32")
-    ways = {"once, then by name": VllmServer._call, "with each request": Each._call}
+    ways = {"once, then by name": VllmServer._call, "with each request": with_each}
     with tempfile.TemporaryDirectory() as folder:
         context = Context(Path(folder), 0, 1, "cpu", 0, 1, model, renderer)
         policy = VisionLM(dtype="float32")
